@@ -1,0 +1,115 @@
+# The one entry for people and CI. `make` alone prints what there is.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --warn-undefined-variables --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Arguments for the command behind a target: make logs ARGS=worker, make test ARGS="-k mail".
+ARGS ?=
+export CELERIAC_REVISION ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+
+STACK := $(PYTHON) -m deploy.stack
+PYTHON_CODE := app deploy tests
+SHELL_SCRIPTS := .ci/run .ci/docker-engine deploy/docker/entrypoint \
+	$(addprefix deploy/docker/airgap/,build debian-mirror mailpit postgres-entrypoint redis-entrypoint)
+# Settings refuse to load without an environment; checks and tests use this one.
+TEST_ENVIRONMENT := set -a; . tests/test.env; set +a; export PYTHONPATH=app:.;
+
+##@ Start
+.PHONY: up down ps logs shell demo
+up: .env-tools ## Start everything, wait until it is healthy, print addresses and sign-in
+	@$(STACK) up $(ARGS)
+down: ## Stop everything; data stays (ARGS=--volumes deletes it)
+	@$(STACK) down $(ARGS)
+ps: ## Show the services, their state and health
+	@$(STACK) ps $(ARGS)
+logs: ## Follow the logs (ARGS=worker: of one service)
+	@$(STACK) logs $(ARGS)
+shell: ## Open a Django shell inside the stack
+	@$(STACK) shell $(ARGS)
+demo: ## Send a newsletter to 500 people and watch it arrive (ARGS="--recipients 5000")
+	@$(STACK) demo $(ARGS)
+
+# Without Docker the stack runs from the virtual environment; with Docker it needs none.
+.PHONY: .env-tools
+.env-tools:
+	@if [ "$$($(STACK) runtime 2>/dev/null)" = embedded ]; then $(MAKE) $(VENV)/embedded.installed; fi
+
+##@ Develop
+.PHONY: install lock fmt migrations
+install: $(VENV)/dev.installed ## Make the virtual environment with every tool
+fmt: install ## Format the code
+	$(BIN)/ruff check --fix-only --quiet $(PYTHON_CODE)
+	$(BIN)/ruff format $(PYTHON_CODE)
+migrations: install ## Write migrations for changed models
+	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py makemigrations $(ARGS)
+lock: install ## Compile the lock files (ARGS=--upgrade for newer versions)
+	$(call compile,app)
+	$(call compile,embedded,--group embedded --constraint requirements/app.txt)
+	$(call compile,dev,--group dev --constraint requirements/embedded.txt)
+
+# Universal: one file for every platform. No index address is written: it is the host's affair.
+compile = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock" $(2) $(ARGS) \
+	pyproject.toml --output-file requirements/$(1).txt
+
+# pip, not uv: it follows the mirrors and certificates that the host has configured.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.13" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "No virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+$(VENV)/%.installed: requirements/%.txt | $(VENV)/bin/python
+	@echo "Installing requirements/$*.txt into $(VENV) ..."
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes \
+	  --requirement requirements/$*.txt
+	@touch $@
+
+##@ Check and test
+.PHONY: check lint types contracts migrations-check test test-unit test-integration test-stack
+check: lint types contracts migrations-check ## Everything that needs no running service
+
+lint: install ## Style of Python, shell, Dockerfiles, YAML
+	$(BIN)/ruff check $(PYTHON_CODE)
+	$(BIN)/ruff format --check $(PYTHON_CODE)
+	$(BIN)/shellcheck $(SHELL_SCRIPTS)
+	$(BIN)/hadolint $$(git ls-files '*Dockerfile')
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/docker/images.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.renovate .github/renovate.json
+types: install ## Types (mypy, strict)
+	$(TEST_ENVIRONMENT) $(BIN)/mypy app deploy tests
+contracts: install ## Direction of imports
+	$(TEST_ENVIRONMENT) $(BIN)/lint-imports --no-logo
+migrations-check: install ## Models and migrations agree
+	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py makemigrations --check --dry-run
+
+test: install ## All tests; those that need Docker are skipped without an engine
+	$(BIN)/python -m pytest $(ARGS)
+test-unit: install ## Tests without any service
+	$(BIN)/python -m pytest tests/unit $(ARGS)
+test-integration: install ## Tests with a real PostgreSQL, Redis and worker, no Docker
+	$(BIN)/python -m pytest tests/integration $(ARGS)
+test-stack: install ## Tests of the real Compose stack (needs Docker)
+	$(BIN)/python -m pytest tests/stack $(ARGS)
+
+##@ Images
+.PHONY: image image-size images-airgap
+image: ## Build the application's image
+	docker compose build migrate
+image-size: ## Print the size of the application's image, and of its parts
+	@docker image inspect celeriac:$${CELERIAC_TAG:-local} \
+	  --format '{{.Size}}' | awk '{printf "celeriac: %.0f MB\n", $$1 / 1e6}'
+	@docker history --format '{{.Size}}\t{{.CreatedBy}}' celeriac:$${CELERIAC_TAG:-local} | head -n 12
+images-airgap: ## Build stand-ins for all third-party images from Debian packages, without a registry
+	deploy/docker/airgap/build
+
+##@ Help
+.PHONY: help
+help: ## Print this
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,0 +1,1 @@
+"""Everything that deploys the application; imports nothing from it."""

