@@ -1,0 +1,1 @@
+"""Composition root: settings, queues, routes, servers. Only entry points import it."""

@@ -1,0 +1,159 @@
+"""Reading environment variables: one reader, typed parsers, and every fault in one message.
+
+``python -m config.environment`` checks the environment of a role before it starts: it prints all
+faults at once, without a traceback, and exits with status 78 (EX_CONFIG of sysexits.h).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+from environs import EnvValidationError, FileAwareEnv, ValidationError
+
+EX_CONFIG = 78
+
+#: A signing key shorter than this can be guessed (Django's own check wants 50 characters).
+MINIMUM_SECRET_LENGTH = 32
+
+
+def secret(value: str) -> str:
+    """Accept a secret that is long enough to resist guessing.
+
+    Raises:
+        ValidationError: The value is shorter than ``MINIMUM_SECRET_LENGTH`` characters.
+    """
+    if len(value) < MINIMUM_SECRET_LENGTH:
+        raise ValidationError(f"Must have at least {MINIMUM_SECRET_LENGTH} characters.")
+    return value
+
+
+def url_with_scheme(*schemes: str) -> Callable[[str], str]:
+    """Return a parser that accepts URLs with one of the schemes, a host and a valid port.
+
+    The message never repeats the value: it holds a password.
+    """
+    expected = " or ".join(f"{scheme}://user:password@host:port/name" for scheme in schemes)
+
+    def parse(value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            _ = parts.port
+        except ValueError as error:
+            raise ValidationError(f"Not a valid URL; expected {expected}.") from error
+        if parts.scheme not in schemes or not parts.hostname:
+            raise ValidationError(f"Not a valid URL; expected {expected}.")
+        return value
+
+    return parse
+
+
+def named_tokens(value: str) -> dict[str, str]:
+    """Parse ``name:token,name:token`` into a mapping of token to name.
+
+    Raises:
+        ValidationError: A pair is malformed, a token is too short, or a name or token is repeated.
+    """
+    names_by_token: dict[str, str] = {}
+    for pair in filter(None, (part.strip() for part in value.split(","))):
+        name, separator, token = pair.partition(":")
+        if not separator or not name or len(token) < MINIMUM_SECRET_LENGTH:
+            raise ValidationError(
+                "Expected name:token,name:token with tokens of at least "
+                f"{MINIMUM_SECRET_LENGTH} characters."
+            )
+        if token in names_by_token or name in names_by_token.values():
+            raise ValidationError("Each name and each token may appear once.")
+        names_by_token[token] = name
+    return names_by_token
+
+
+def between(lowest: float, highest: float) -> Callable[[float], None]:
+    """Return a validator that accepts numbers from ``lowest`` to ``highest``, both included."""
+
+    def validate(value: float) -> None:
+        if not lowest <= value <= highest:
+            raise ValidationError(f"Must be from {lowest:g} to {highest:g}.")
+
+    return validate
+
+
+def one_of(*choices: str) -> Callable[[str], None]:
+    """Return a validator that accepts exactly these words."""
+
+    def validate(value: str) -> None:
+        if value not in choices:
+            raise ValidationError(f"Must be one of: {', '.join(choices)}.")
+
+    return validate
+
+
+def database_from_url(url: str | None) -> dict[str, Any]:
+    """Return Django's database settings for a PostgreSQL URL (empty while the URL is faulty)."""
+    if url is None:
+        return {}
+    parts = urlsplit(url)
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path.lstrip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": parts.hostname or "",
+        "PORT": str(parts.port or ""),
+    }
+
+
+def reader() -> FileAwareEnv:
+    """Return a reader that collects faults instead of stopping at the first.
+
+    ``NAME_FILE`` may name a file that holds the value of ``NAME`` (a mounted secret). Until
+    ``refuse_faults`` is called, a faulty variable reads as ``None``.
+    """
+    env = FileAwareEnv(eager=False)
+    parsers: dict[str, Callable[..., Any]] = {
+        "secret": secret,
+        "postgres_url": url_with_scheme("postgres", "postgresql"),
+        "redis_url": url_with_scheme("redis", "rediss"),
+        "named_tokens": named_tokens,
+    }
+    for name, parser in parsers.items():
+        env.add_parser(name, parser)
+    return env
+
+
+def refuse_faults(env: FileAwareEnv) -> None:
+    """Stop start-up if any variable was missing or malformed.
+
+    Raises:
+        ImproperlyConfigured: One line for every faulty variable.
+    """
+    try:
+        env.seal()
+    except EnvValidationError as error:
+        messages_by_name: Any = error.error_messages
+        faults = [
+            f"  {name}: {' '.join(str(message) for message in messages)}"
+            for name, messages in sorted(messages_by_name.items())
+        ]
+        raise ImproperlyConfigured(
+            f"{len(faults)} environment variable(s) are missing or malformed:\n"
+            + "\n".join(faults)
+            + "\nEach is described in .env.example and docs/configuration.md."
+        ) from None
+
+
+def main() -> int:
+    """Check the environment; returns 0 when the settings can be loaded."""
+    try:
+        __import__("config.settings")
+    except ImproperlyConfigured as error:
+        print(f"celeriac: {error}", file=sys.stderr)
+        return EX_CONFIG
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

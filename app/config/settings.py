@@ -1,0 +1,336 @@
+"""Django and Celery settings: one file; what differs between places comes from the environment.
+
+A missing or malformed variable stops start-up, and all faults are in one message. The variables
+are described for operators in ``.env.example``; a test compares that file with this one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kombu import Queue
+
+from config import environment, topology
+
+env = environment.reader()
+
+APP_DIRECTORY = Path(__file__).resolve().parent.parent
+
+# ---------------------------------------------------------------------------------------------
+# Core — https://docs.djangoproject.com/en/5.2/ref/settings/
+# ---------------------------------------------------------------------------------------------
+DEBUG = env.bool("DJANGO_DEBUG", False)
+SECRET_KEY = env.secret("DJANGO_SECRET_KEY")
+#: Earlier keys, so that sessions survive a change of key.
+SECRET_KEY_FALLBACKS: list[str] = env.list("DJANGO_SECRET_KEY_FALLBACKS", [])
+ALLOWED_HOSTS = env.list("DJANGO_ALLOWED_HOSTS", ["localhost", "127.0.0.1"])
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("DJANGO_CSRF_TRUSTED_ORIGINS", [])
+
+#: What runs: reported at /version, in logs and as an image label.
+VERSION = env.str("CELERIAC_VERSION", "0.1.0")
+REVISION = env.str("CELERIAC_REVISION", "unknown")
+#: Name of this process's service (web, worker, beat ...), for logs and database sessions.
+SERVICE_NAME = env.str("SERVICE_NAME", "manage")
+
+ROOT_URLCONF = "config.urls"
+ASGI_APPLICATION = "config.asgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+
+INSTALLED_APPS = [
+    "config.apps.ProjectConfig",
+    "console",
+    "newsletters",
+    "housekeeping",
+    "jobs",
+    "telemetry",
+    "delivery",
+    "channels",
+    "django_celery_beat",
+    "django_celery_results",
+    "django_htmx",
+    "django_structlog",
+    "ninja",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.humanize",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+]
+
+MIDDLEWARE = [
+    # First: probes must be answered whatever the Host header is, and without a redirect to TLS.
+    "console.probes.ProbeMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django_structlog.middlewares.RequestMiddleware",
+    "console.errors.ApiErrorMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+# ---------------------------------------------------------------------------------------------
+# Who may enter
+# ---------------------------------------------------------------------------------------------
+#: Bearer tokens of the HTTP API: token -> name of the caller.
+API_TOKENS = env.named_tokens("API_TOKENS", "")
+LOGIN_URL = "sign-in"
+LOGIN_REDIRECT_URL = "console"
+LOGOUT_REDIRECT_URL = "sign-in"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+# ---------------------------------------------------------------------------------------------
+# HTTP hardening
+# ---------------------------------------------------------------------------------------------
+#: True where TLS ends at a proxy in front: secure cookies, HSTS, redirect to https.
+BEHIND_TLS = env.bool("DJANGO_BEHIND_TLS", False)
+SECURE_SSL_REDIRECT = BEHIND_TLS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_TLS else None
+SECURE_HSTS_SECONDS = 31_536_000 if BEHIND_TLS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = BEHIND_TLS
+SECURE_HSTS_PRELOAD = BEHIND_TLS
+SESSION_COOKIE_SECURE = BEHIND_TLS
+CSRF_COOKIE_SECURE = BEHIND_TLS
+SESSION_COOKIE_HTTPONLY = True
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "frame-ancestors": ["'none'"],
+        "form-action": ["'self'"],
+        "base-uri": ["'none'"],
+        "object-src": ["'none'"],
+    }
+}
+
+#: Largest request body in bytes; more is refused before it is read (config/asgi.py).
+MAX_REQUEST_BYTES = env.int(
+    "MAX_REQUEST_BYTES", 12 * 1024 * 1024, validate=environment.between(65_536, 1 << 30)
+)
+#: Largest body without files. 10,000 addresses of 254 characters are 2.5 MB.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
+
+# ---------------------------------------------------------------------------------------------
+# Database — https://docs.djangoproject.com/en/5.2/ref/databases/#postgresql-notes
+# ---------------------------------------------------------------------------------------------
+#: Connections that a web process may hold. 0: no pool, one kept connection per process (workers).
+DATABASE_POOL_SIZE = env.int("DATABASE_POOL_SIZE", 0, validate=environment.between(0, 100))
+_database_url = env.postgres_url("DATABASE_URL")
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": {
+        **environment.database_from_url(_database_url),
+        # Each request has a thread of its own, so only a pool can keep connections there.
+        "CONN_MAX_AGE": 0 if DATABASE_POOL_SIZE else 600,
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {
+            "application_name": f"celeriac-{SERVICE_NAME}",
+            "connect_timeout": 5,
+            # A server that is gone without a word is noticed after 10 + 3 * 5 seconds.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+        },
+    }
+}
+if DATABASE_POOL_SIZE:
+    DATABASES["default"]["OPTIONS"]["pool"] = {
+        "min_size": 1,
+        "max_size": DATABASE_POOL_SIZE,
+        # Seconds a request waits for a free connection before it is answered with 503.
+        "timeout": 5,
+    }
+
+# ---------------------------------------------------------------------------------------------
+# Celery — https://docs.celeryq.dev/en/stable/userguide/configuration.html
+# Reasons and measurements: docs/decisions/0008-worker-settings.md
+# ---------------------------------------------------------------------------------------------
+CELERY_BROKER_URL = env.redis_url("BROKER_URL")
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": topology.VISIBILITY_TIMEOUT_SECONDS,
+    # The default sweep for messages of dead workers is every 100 s (kombu/transport/redis.py).
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+    # A publisher that meets a frozen Redis fails after seconds instead of hanging for ever.
+    "socket_timeout": env.float(
+        "BROKER_SOCKET_TIMEOUT_SECONDS", 5.0, validate=environment.between(1, 60)
+    ),
+    "socket_connect_timeout": 3,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+}
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0.2}
+
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_SERIALIZER = "json"
+CELERY_RESULT_SERIALIZER = "json"
+CELERY_EVENT_SERIALIZER = "json"
+CELERY_TIMEZONE = TIME_ZONE
+CELERY_ENABLE_UTC = True
+
+CELERY_TASK_DEFAULT_QUEUE = topology.DEFAULT_QUEUE.name
+CELERY_TASK_QUEUES = [Queue(queue.name) for queue in topology.QUEUES]
+CELERY_TASK_ROUTES = [topology.route_task]
+CELERY_TASK_ANNOTATIONS = [topology.TimeLimits()]
+# A typing error in a queue name must fail at the caller, not fill a queue nobody reads.
+CELERY_TASK_CREATE_MISSING_QUEUES = False
+
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_TASK_RETRY_ON_WORKER_LOST = True
+CELERY_WORKER_CONSUMER = "telemetry.consumer:WatchedConsumer"
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = topology.SOFT_SHUTDOWN_SECONDS
+CELERY_WORKER_MAX_TASKS_PER_CHILD = 1000
+#: Kilobytes of resident memory after which a pool process is replaced (0: never).
+CELERY_WORKER_MAX_MEMORY_PER_CHILD = env.int(
+    "WORKER_MAX_MEMORY_PER_CHILD_KB", 300_000, validate=environment.between(0, 1 << 30)
+)
+CELERY_WORKER_SEND_TASK_EVENTS = True
+CELERY_TASK_SEND_SENT_EVENT = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+# The fixup would close the database connection around every task; celery_guards keeps it and
+# checks it instead. Any large number switches the fixup off (celery/fixups/django.py).
+CELERY_DB_REUSE_MAX = 1 << 30
+
+CELERY_RESULT_BACKEND = "django-db"
+CELERY_RESULT_EXTENDED = True
+CELERY_RESULT_EXPIRES = env.int(
+    "RESULT_RETENTION_SECONDS", 7 * 86_400, validate=environment.between(60, 3650 * 86_400)
+)
+# A STARTED row is a second write for each task (research: +2.1 ms); -E events say the same.
+CELERY_TASK_TRACK_STARTED = False
+
+CELERY_BEAT_SCHEDULER = "telemetry.schedulers:WatchedDatabaseScheduler"
+CELERY_BEAT_MAX_LOOP_INTERVAL = 5
+CELERY_BEAT_SCHEDULE = {
+    "resume-interrupted-jobs": {"task": "jobs.resume_interrupted", "schedule": 60.0},
+    "delete-old-jobs": {"task": "housekeeping.delete_old_jobs", "schedule": 3600.0},
+    "delete-expired-results": {"task": "housekeeping.delete_expired_results", "schedule": 3600.0},
+    "delete-expired-sessions": {
+        "task": "housekeeping.delete_expired_sessions",
+        "schedule": 86400.0,
+    },
+}
+# Celery would add its own result clean-up, one transaction however large the table is.
+DJANGO_CELERY_BEAT_TZ_AWARE = True
+
+#: Seconds a finished job and its rows are kept.
+JOB_RETENTION_SECONDS = env.int(
+    "JOB_RETENTION_SECONDS", 30 * 86_400, validate=environment.between(60, 3650 * 86_400)
+)
+
+# ---------------------------------------------------------------------------------------------
+# Live progress — https://channels.readthedocs.io/
+# ---------------------------------------------------------------------------------------------
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {
+            "hosts": [
+                {
+                    "address": env.redis_url("CHANNEL_LAYER_URL"),
+                    # Progress is news, not truth: better dropped than waited for.
+                    "socket_timeout": 10,
+                    "socket_connect_timeout": 1,
+                }
+            ],
+            "prefix": "celeriac-live",
+            "expiry": 60,
+            "capacity": 100,
+        },
+    }
+}
+
+# ---------------------------------------------------------------------------------------------
+# Mail — https://docs.djangoproject.com/en/5.2/topics/email/
+# ---------------------------------------------------------------------------------------------
+EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+EMAIL_HOST = env.str("EMAIL_HOST", "localhost")
+EMAIL_PORT = env.int("EMAIL_PORT", 25, validate=environment.between(1, 65_535))
+EMAIL_HOST_USER = env.str("EMAIL_HOST_USER", "")
+EMAIL_HOST_PASSWORD = env.str("EMAIL_HOST_PASSWORD", "")
+EMAIL_USE_TLS = env.bool("EMAIL_USE_TLS", False)
+#: Seconds for each answer of the mail server. Below the idle time a database session may have.
+EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT_SECONDS", 20, validate=environment.between(1, 120))
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", "Celeriac <newsletter@localhost>")
+#: Recipients that one message in the queue stands for.
+NEWSLETTER_BATCH_SIZE = env.int("NEWSLETTER_BATCH_SIZE", 100, validate=environment.between(1, 1000))
+
+# ---------------------------------------------------------------------------------------------
+# Static files: collected at image build, served by the web process with far-future headers
+# ---------------------------------------------------------------------------------------------
+STATIC_URL = "static/"
+STATIC_ROOT = env.str("STATIC_ROOT", str(APP_DIRECTORY.parent / "static"))
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+
+# ---------------------------------------------------------------------------------------------
+# Logs: one JSON object a line on standard output, request id and task id in each
+# ---------------------------------------------------------------------------------------------
+LOG_LEVEL = env.str(
+    "LOG_LEVEL",
+    "INFO",
+    validate=environment.one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+)
+LOG_FORMAT = env.str("LOG_FORMAT", "json", validate=environment.one_of("json", "console"))
+# Django would configure logging itself; telemetry.logs does it for every role alike.
+LOGGING_CONFIG = "telemetry.logs.configure"
+LOGGING = {"level": LOG_LEVEL, "format": LOG_FORMAT, "service": SERVICE_NAME}
+DJANGO_STRUCTLOG_CELERY_ENABLED = True
+DJANGO_STRUCTLOG_IP_LOGGING_ENABLED = False
+
+# ---------------------------------------------------------------------------------------------
+# Telemetry
+# ---------------------------------------------------------------------------------------------
+#: File in which worker and beat note that their loop turns; read by telemetry/probes.py.
+HEARTBEAT_FILE = env.str("HEARTBEAT_FILE", "/tmp/celeriac-heartbeat")  # noqa: S108
+#: Seconds that a message may wait, by queue.
+QUEUE_WAIT_TARGETS = {queue.name: queue.wait_target_seconds for queue in topology.QUEUES}
+#: Where the celery-exporter listens.
+EXPORTER_PORT = env.int("EXPORTER_PORT", 9808, validate=environment.between(1, 65_535))
+#: Address that the exporter binds to; all interfaces inside a container.
+BIND_HOST = env.str("BIND_HOST", "0.0.0.0")  # noqa: S104
+#: Links on the console to the tools beside it: name -> address in the reader's browser.
+TOOL_LINKS: dict[str, str] = env.dict("TOOL_LINKS", {})
+
+environment.refuse_faults(env)

@@ -1,0 +1,1 @@
+"""The page people open first, and the HTTP API. May import the workloads and all below them."""

@@ -1,0 +1,70 @@
+"""Who may use the API: holders of a token, and staff who are signed in to the console."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any, Final
+
+from django.conf import settings
+from django.http import HttpRequest
+from ninja.errors import HttpError
+from ninja.security import APIKeyCookie, HttpBearer
+from ninja.utils import check_csrf
+
+BEARER: Final = "bearer "
+
+
+def token_holder(token: str) -> str | None:
+    """Return the name that belongs to a token, or None.
+
+    Every token is compared in full, so that the time tells nothing about how close a guess was.
+    """
+    holder = None
+    for known, name in settings.API_TOKENS.items():
+        if hmac.compare_digest(known.encode(), token.encode("utf-8", "surrogateescape")):
+            holder = name
+    return holder
+
+
+def session_holder(user: Any) -> str | None:
+    """Return the name of a staff member who is signed in, or None."""
+    return user.get_username() if user.is_active and user.is_staff else None
+
+
+def caller_of_scope(scope: dict[str, Any]) -> str | None:
+    """Return who opens a WebSocket, by the rules of the HTTP API, or None."""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            text = value.decode("latin-1")
+            if text.lower().startswith(BEARER):
+                return token_holder(text[len(BEARER) :])
+    return session_holder(scope["user"])
+
+
+class ApiToken(HttpBearer):
+    """``Authorization: Bearer <token>`` with a token of ``API_TOKENS``."""
+
+    def authenticate(self, request: HttpRequest, token: str) -> str | None:
+        """Return the name of the token, or None."""
+        return token_holder(token)
+
+
+class ConsoleSession(APIKeyCookie):
+    """The session of a staff member; what changes anything also needs the CSRF token."""
+
+    param_name = settings.SESSION_COOKIE_NAME
+
+    def __init__(self) -> None:
+        # Checked below, and only for callers that have a session: others get 401, not 403.
+        super().__init__(csrf=False)
+
+    def authenticate(self, request: HttpRequest, key: str | None) -> str | None:
+        """Return the user's name, or None.
+
+        Raises:
+            HttpError: 403, the CSRF token is missing or wrong.
+        """
+        holder = session_holder(request.user)
+        if holder is not None and check_csrf(request) is not None:
+            raise HttpError(403, "The CSRF token is missing or wrong; send X-CSRFToken.")
+        return holder

@@ -1,0 +1,125 @@
+"""One shape for every error of the API: ``{code, message, detail, request_id}``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from ninja import NinjaAPI
+from ninja.errors import AuthenticationError, HttpError, ValidationError
+
+from jobs.services import IdempotencyKeyReusedError
+
+logger = structlog.get_logger(__name__)
+
+#: Errors of a request's fields that are listed; the rest is only counted.
+LISTED_FAULTS: Final = 20
+
+CODES: Final = {
+    400: ("bad_request", "The request cannot be understood."),
+    401: ("unauthenticated", "Send a token (Authorization: Bearer ...) or sign in."),
+    403: ("forbidden", "You may not do this."),
+    404: ("not_found", "There is nothing at this address."),
+    405: ("method_not_allowed", "This address does not support the method."),
+    409: ("conflict", "The request contradicts an earlier one."),
+    413: ("too_large", "The request is too large."),
+    415: ("unsupported_media_type", "Send JSON."),
+    422: ("invalid", "Some values are not valid."),
+    429: ("too_many_requests", "Try again later."),
+    500: ("server_error", "An error of ours; it has been logged under this request_id."),
+    503: ("unavailable", "The service is not available for the moment; try again."),
+}
+
+
+def error_body(status: int, message: str | None = None, detail: Any = None) -> dict[str, Any]:
+    """Return the body of an error response."""
+    code, usual_message = CODES.get(status, (f"http_{status}", "The request was refused."))
+    return {
+        "code": code,
+        "message": message or usual_message,
+        "detail": detail,
+        "request_id": str(structlog.contextvars.get_contextvars().get("request_id", "")),
+    }
+
+
+def install(api: NinjaAPI) -> None:  # noqa: C901 - a list of handlers, each of one line
+    """Make an API answer every error in the one shape."""
+
+    def answer(
+        request: HttpRequest, status: int, message: str | None = None, detail: Any = None
+    ) -> HttpResponse:
+        response = api.create_response(request, error_body(status, message, detail), status=status)
+        if status == 401:
+            response["WWW-Authenticate"] = "Bearer"
+        if status == 503:
+            response["Retry-After"] = "5"
+        return response
+
+    @api.exception_handler(ValidationError)
+    def invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
+        faults = [
+            {"where": [str(part) for part in fault["loc"]], "what": fault["msg"]}
+            for fault in error.errors[:LISTED_FAULTS]
+        ]
+        return answer(
+            request, 422, detail={"faults": faults, "number_of_faults": len(error.errors)}
+        )
+
+    @api.exception_handler(AuthenticationError)
+    def unauthenticated(request: HttpRequest, _error: AuthenticationError) -> HttpResponse:
+        return answer(request, 401)
+
+    @api.exception_handler(HttpError)
+    def refused(request: HttpRequest, error: HttpError) -> HttpResponse:
+        return answer(request, error.status_code, str(error))
+
+    @api.exception_handler(Http404)
+    def not_found(request: HttpRequest, _error: Http404) -> HttpResponse:
+        return answer(request, 404)
+
+    @api.exception_handler(RequestDataTooBig)
+    def too_large(request: HttpRequest, _error: RequestDataTooBig) -> HttpResponse:
+        limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        return answer(request, 413, f"A body without files may have {limit} bytes.")
+
+    @api.exception_handler(IdempotencyKeyReusedError)
+    def key_reused(request: HttpRequest, _error: IdempotencyKeyReusedError) -> HttpResponse:
+        return answer(request, 409, "This Idempotency-Key was used for a different request.")
+
+    def unavailable(request: HttpRequest, error: Any) -> HttpResponse:
+        logger.error("database_unavailable", error=repr(error))
+        return answer(request, 503, "The database cannot be reached; nothing was stored.")
+
+    api.add_exception_handler(OperationalError, unavailable)
+    api.add_exception_handler(InterfaceError, unavailable)
+
+
+class ApiErrorMiddleware:
+    """Gives the one shape to errors that Django answers itself, and every answer its request id."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        """Take the rest of the chain."""
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer a request."""
+        response = self._get_response(request)
+        if (
+            request.path.startswith("/api/")
+            and response.status_code >= 400
+            and not response.get("Content-Type", "").startswith("application/json")
+        ):
+            status = response.status_code
+            allowed = response.get("Allow")
+            response = JsonResponse(error_body(status), status=status)
+            if allowed:
+                response["Allow"] = allowed
+        request_id = structlog.contextvars.get_contextvars().get("request_id")
+        if request_id:
+            response["X-Request-ID"] = str(request_id)
+        return response

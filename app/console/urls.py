@@ -1,0 +1,22 @@
+"""Routes of the console and the API."""
+
+from django.contrib.auth.views import LoginView, LogoutView
+from django.urls import path
+
+from console import views
+from console.api import api
+
+urlpatterns = [
+    path("", views.console, name="console"),
+    path("jobs", views.job_list, name="job-list"),
+    path("jobs/<uuid:job_id>", views.job_page, name="job-page"),
+    path("jobs/<uuid:job_id>/cancel", views.job_stop, name="job-stop"),
+    path("newsletters", views.newsletter_form, name="newsletter-form"),
+    path(
+        "sign-in",
+        LoginView.as_view(template_name="console/sign_in.html", redirect_authenticated_user=True),
+        name="sign-in",
+    ),
+    path("sign-out", LogoutView.as_view(), name="sign-out"),
+    path("api/", api.urls),
+]

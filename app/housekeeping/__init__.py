@@ -1,0 +1,1 @@
+"""Periodic work: retention and first set-up. May import ``jobs`` and below."""

@@ -1,0 +1,9 @@
+"""Housekeeping as a Django app."""
+
+from django.apps import AppConfig
+
+
+class HousekeepingConfig(AppConfig):
+    """Periodic work."""
+
+    name = "housekeeping"

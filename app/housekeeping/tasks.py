@@ -1,0 +1,25 @@
+"""Periodic tasks (queue: maintenance), all idempotent: each deletes what is old, if anything."""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+from housekeeping import services
+
+
+@shared_task(name="housekeeping.delete_old_jobs")
+def delete_old_jobs() -> int:
+    """Delete jobs past ``JOB_RETENTION_SECONDS`` with all their rows; returns how many rows."""
+    return services.delete_in_batches(services.old_jobs(), services.BATCH_JOBS)
+
+
+@shared_task(name="housekeeping.delete_expired_results")
+def delete_expired_results() -> int:
+    """Delete task results past ``RESULT_RETENTION_SECONDS``; returns the number of rows."""
+    return services.delete_in_batches(services.expired_results())
+
+
+@shared_task(name="housekeeping.delete_expired_sessions")
+def delete_expired_sessions() -> int:
+    """Delete sessions that have expired; returns the number of rows."""
+    return services.delete_in_batches(services.expired_sessions())

@@ -1,0 +1,46 @@
+"""The kinds of job. A workload registers its kind in ``AppConfig.ready``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of job.
+
+    Attributes:
+        name: As in ``Job.kind``.
+        enqueue: Publishes the job's first message once the transaction has committed. It is
+            called again to resume a job that was interrupted, so a second message must be harmless.
+        on_cancel: Releases what belongs to a job that was cancelled; runs in that transaction.
+    """
+
+    name: str
+    enqueue: Callable[[UUID], None]
+    on_cancel: Callable[[UUID], None]
+
+
+_kinds: dict[str, Kind] = {}
+
+
+def register(kind: Kind) -> None:
+    """Make a kind known.
+
+    Raises:
+        ValueError: Another kind has the same name.
+    """
+    if kind.name in _kinds and _kinds[kind.name] != kind:
+        raise ValueError(f"a kind of job named {kind.name!r} is registered already")
+    _kinds[kind.name] = kind
+
+
+def kind_named(name: str) -> Kind:
+    """Return a kind by its name.
+
+    Raises:
+        KeyError: No app that is installed has registered it.
+    """
+    return _kinds[name]

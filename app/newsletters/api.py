@@ -1,0 +1,94 @@
+"""HTTP route of newsletters: submit."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from ninja import Header, Router, Schema, Status
+from pydantic import AfterValidator, ConfigDict, Field
+
+from jobs.api import ErrorOut, JobOut
+from jobs.models import Job
+from newsletters.services import MAXIMUM_RECIPIENTS, newsletter_submit
+
+router = Router(tags=["newsletters"])
+
+
+def _address(value: str) -> str:
+    try:
+        validate_email(value)
+    except ValidationError:
+        raise ValueError("not a valid mail address") from None
+    return value
+
+
+def _no_control_characters(value: str) -> str:
+    if any(not character.isprintable() for character in value):
+        raise ValueError("must not contain line breaks or control characters")
+    return value
+
+
+def _text(value: str) -> str:
+    # PostgreSQL cannot store U+0000, UTF-8 has no lone surrogates.
+    if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("must not contain U+0000 or lone surrogates")
+    return value
+
+
+Address = Annotated[str, Field(max_length=254), AfterValidator(_address)]
+
+
+class NewsletterIn(Schema):
+    """A newsletter to be sent."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    subject: Annotated[
+        str, Field(min_length=1, max_length=200), AfterValidator(_no_control_characters)
+    ]
+    body: Annotated[str, Field(min_length=1, max_length=100_000), AfterValidator(_text)]
+    recipients: Annotated[
+        list[Address],
+        Field(
+            min_length=1,
+            max_length=MAXIMUM_RECIPIENTS,
+            description="Addresses; one that is repeated gets one mail.",
+        ),
+    ]
+
+
+@router.post(
+    "/newsletter",
+    response={202: JobOut, 400: ErrorOut, 409: ErrorOut, 413: ErrorOut, 422: ErrorOut},
+    summary="Send one mail to many people",
+)
+def submit_newsletter(
+    request: HttpRequest,
+    response: HttpResponse,
+    newsletter: NewsletterIn,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            min_length=1,
+            max_length=200,
+            pattern=r"^[\x21-\x7e]+$",
+            description="A repeated request with the same key returns the first job.",
+        ),
+    ] = None,
+) -> Status[Job]:
+    """Store the newsletter and answer; it is sent in the background."""
+    details: dict[str, Any] = newsletter.dict()
+    job = newsletter_submit(
+        **details,
+        requested_by=str(getattr(request, "auth")),  # noqa: B009 - set by ninja
+        fingerprint=hashlib.sha256(newsletter.model_dump_json().encode()).hexdigest(),
+        idempotency_key=idempotency_key,
+    )
+    response["Location"] = reverse("api:get_job", args=[job.id])
+    return Status(202, job)

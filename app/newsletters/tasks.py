@@ -1,0 +1,50 @@
+"""Tasks of the newsletter workload (queue: mail)."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from celery import shared_task
+from celery.app.task import Task
+from celery.exceptions import SoftTimeLimitExceeded
+
+from jobs.services import job_start
+from jobs.tasks import JobTask
+from newsletters.services import Batch, batch_send, newsletter_batches, newsletter_progress
+
+
+@shared_task(name="newsletters.send_newsletter", base=JobTask)
+def send_newsletter(job_id: str) -> int:
+    """Publish a message for each batch that has pending recipients; returns how many.
+
+    Queue: mail. Idempotent because batches skip recipients that have an end. Retries: as every
+    task.
+    """
+    newsletter_id = UUID(job_id)
+    if not job_start(newsletter_id):
+        return 0
+    batches = newsletter_batches(newsletter_id)
+    for batch in batches:
+        send_batch.delay(job_id, batch.first, batch.end)
+    if not batches:
+        newsletter_progress(newsletter_id)
+    return len(batches)
+
+
+@shared_task(
+    name="newsletters.send_batch",
+    base=JobTask,
+    bind=True,
+    # A slow mail server: whoever has a mail keeps it, the rest is for the next attempt.
+    autoretry_for=(*JobTask.autoretry_for, SoftTimeLimitExceeded),
+)
+def send_batch(self: Task[Any, Any], job_id: str, first: int, end: int) -> None:
+    """Write to the pending recipients from position ``first`` up to, not including, ``end``.
+
+    Queue: mail. Idempotent because each recipient's state is committed with the mail. Retries:
+    when the server is away or postpones somebody; after the last attempt those have failed.
+    """
+    batch_send(
+        Batch(UUID(job_id), first, end), last_attempt=self.request.retries >= JobTask.max_retries
+    )

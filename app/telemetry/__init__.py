@@ -1,0 +1,1 @@
+"""What processes say about themselves: logs, heartbeat, probes. May import ``delivery``."""

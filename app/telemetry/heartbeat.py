@@ -1,0 +1,42 @@
+"""A file in which worker and beat note that their loop turns, for probes that cost nothing.
+
+Why not ``celery inspect ping``: it goes through the broker, so an outage would restart the whole
+fleet in the middle of its tasks; it loads the application each time; and it is answered by a
+worker that consumes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from django.conf import settings
+
+#: Seconds between two notes of a worker. Probes allow for several missed ones.
+INTERVAL_SECONDS: Final = 5.0
+
+CONSUMING: Final = "consuming"
+RECONNECTING: Final = "reconnecting"
+TICKING: Final = "ticking"
+
+
+def note(state: str) -> None:
+    """Write the time and the state; a reader sees the old content or the new, never a part.
+
+    A full disk must not stop work, so a failed write is left for the probe to find.
+    """
+    path = Path(settings.HEARTBEAT_FILE)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(json.dumps({"at": time.time(), "state": state, "pid": os.getpid()}))
+        unfinished.replace(path)
+    except OSError:
+        pass
+
+
+def forget() -> None:
+    """Remove the file: this process stops on purpose."""
+    Path(settings.HEARTBEAT_FILE).unlink(missing_ok=True)
