@@ -1,0 +1,163 @@
+"""Fixtures: a real PostgreSQL, a real Redis, a real mail server, real roles."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from redis import Redis
+
+from deploy.embedded.servers import PostgresServer, RedisServer, running
+from telemetry.exporter import lists_of
+from tests.support import environment
+from tests.support.roles import ROOT, Role, running_role, wait_until
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """Run a PostgreSQL of our own."""
+    server = PostgresServer(
+        tmp_path_factory.mktemp("postgres"), environment.POSTGRES_PORT, environment.PASSWORD
+    )
+    with running(server):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(postgres: PostgresServer) -> None:
+    """Have pytest-django wait for the server."""
+
+
+@pytest.fixture(scope="session")
+def redis_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where Redis keeps its data, so that it can be started again with it."""
+    return tmp_path_factory.mktemp("redis")
+
+
+@pytest.fixture(scope="session")
+def redis(redis_directory: Path) -> Iterator[RedisServer]:
+    """Run a Redis of our own."""
+    with running(
+        RedisServer(redis_directory, environment.REDIS_PORT, environment.PASSWORD)
+    ) as server:
+        yield server
+
+
+class MailSink:
+    """The mail server of the tests, by Mailpit's API."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def request(self, path: str, method: str = "GET", body: Any = None) -> Any:
+        """Ask the sink."""
+        request = urllib.request.Request(
+            f"{self.url}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as response:
+            text = response.read().decode()
+        return json.loads(text) if text.startswith(("{", "[")) else text
+
+    def recipients(self) -> list[str]:
+        """Return the address of every mail that arrived, sorted."""
+        found = self.request("/api/v1/messages?limit=20000")["messages"]
+        return sorted(message["To"][0]["Address"] for message in found)
+
+    def clear(self) -> None:
+        """Forget all mails and all faults that were asked for."""
+        self.request("/api/v1/messages", "DELETE")
+        self.fail(0)
+
+    def fail(self, probability: int, code: int = 451) -> None:
+        """Refuse so many percent of the senders with an SMTP status."""
+        trigger = {"ErrorCode": code, "Probability": probability}
+        self.request("/api/v1/chaos", "PUT", {"Sender": trigger})
+
+
+@pytest.fixture(scope="session")
+def mail_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailSink]:
+    """Run the mail sink."""
+    log_file = tmp_path_factory.mktemp("mail") / "mail.log"
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable, "-m", "deploy.mail_sink",
+                "--smtp-host", "127.0.0.1", "--smtp-port", str(environment.MAIL_PORT),
+                "--http-host", "127.0.0.1", "--http-port", str(environment.MAIL_WEB_PORT),
+            ],
+            cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    sink = MailSink(f"http://127.0.0.1:{environment.MAIL_WEB_PORT}")
+
+    def answers() -> bool:
+        assert process.poll() is None, log_file.read_text()
+        try:
+            sink.request("/readyz")
+        except OSError:
+            return False
+        return True
+
+    try:
+        wait_until(answers, what="the mail sink answers")
+        yield sink
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture
+def mails(mail_server: MailSink, settings: Any) -> MailSink:
+    """Return the mail sink, empty; this process sends there too (pytest-django would not)."""
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    mail_server.clear()
+    return mail_server
+
+
+@pytest.fixture(scope="session")
+def role_settings(django_db_setup: None, redis: RedisServer) -> dict[str, str]:
+    """Return the environment in which roles use the tests' own database."""
+    url = f"postgres://celeriac:{environment.PASSWORD}@127.0.0.1:{environment.POSTGRES_PORT}"
+    return {"DATABASE_URL": f"{url}/test_celeriac"}
+
+
+@pytest.fixture(scope="session")
+def worker_process(
+    role_settings: dict[str, str],
+    mail_server: MailSink,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Role]:
+    """Run a real worker for all tests that only need work to be done."""
+    directory = tmp_path_factory.mktemp("worker")
+    with running_role(directory, "worker", WORKER_CONCURRENCY="2", **role_settings) as role:
+        wait_until(lambda: role.probe("ready") == 0, timeout=60, what=f"worker: {role.log_file}")
+        yield role
+
+
+def broker_is_idle(client: Redis) -> bool:
+    """Whether no message waits and none is in the hands of a worker."""
+    lists = [name for queue in settings.QUEUE_WAIT_TARGETS for name in lists_of(queue)]
+    return not any(client.llen(name) for name in lists) and not client.hlen("unacked")
+
+
+@pytest.fixture
+def broker(redis: RedisServer) -> Iterator[Redis]:
+    """Return a client of the broker."""
+    with Redis.from_url(f"{redis.url}/0") as client:
+        yield client
+
+
+@pytest.fixture
+def worker(worker_process: Role, broker: Redis, transactional_db: None) -> Iterator[Role]:
+    """Return the worker; afterwards wait for it, because the tables are emptied then."""
+    yield worker_process
+    wait_until(lambda: broker_is_idle(broker), what="the worker is idle")

@@ -1,0 +1,46 @@
+"""Fixtures of the tests that run the application."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from django.core.management import call_command
+
+from deploy.embedded.servers import free_port
+from tests.support.roles import Role, running_role, wait_until
+
+#: The token of tests/test.env.
+TOKEN = "tests-only-token-tests-only-token-00"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def static_files() -> None:
+    """Collect static files, as the image build does: pages name them by their hashes."""
+    call_command("collectstatic", interactive=False, verbosity=0)
+
+
+@dataclass
+class Web:
+    """A running web role and its address."""
+
+    role: Role
+    url: str
+
+
+@pytest.fixture(scope="session")
+def web(role_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    """Run a real web process for all tests that only talk to it."""
+    port = free_port()
+    with running_role(
+        tmp_path_factory.mktemp("web"),
+        "web",
+        WEB_PORT=str(port),
+        DATABASE_POOL_SIZE="4",
+        BROKER_SOCKET_TIMEOUT_SECONDS="2",
+        **role_settings,
+    ) as role:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: role.probe("http", f"{url}/readyz") == 0, what=f"web: {role.log_file}")
+        yield Web(role, url)

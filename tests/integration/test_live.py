@@ -1,0 +1,109 @@
+"""Live progress: what a WebSocket client of a real web process sees of a job."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from threading import Thread
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import connection
+from django.test import Client
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from jobs.models import Job, State
+from jobs.services import job_finish, job_progress
+from tests.integration.conftest import TOKEN, Web
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+WITH_TOKEN = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def running_job() -> Job:
+    return Job.objects.create(kind="newsletter", state=State.RUNNING, total=10)
+
+
+def watch(web: Web, job_id: object, headers: dict[str, str], **options: Any) -> Any:
+    address = f"{web.url.replace('http', 'ws')}/ws/jobs/{job_id}"
+    options.setdefault("origin", web.url)
+    return connect(address, additional_headers=headers, **options)
+
+
+def receive(socket: ClientConnection) -> dict[str, Any]:
+    message: dict[str, Any] = json.loads(socket.recv(timeout=10))
+    return message
+
+
+def close_code(socket: ClientConnection) -> int:
+    with pytest.raises(ConnectionClosed) as caught:
+        socket.recv(timeout=10)
+    assert caught.value.rcvd is not None
+    return caught.value.rcvd.code
+
+
+def test_a_watcher_sees_the_job_at_once_and_then_each_change(web: Web) -> None:
+    job = running_job()
+    with watch(web, job.id, WITH_TOKEN) as socket:
+        assert receive(socket)["done"] == 0
+        job_progress(job.id, done=4)
+        assert receive(socket)["done"] == 4
+        job_finish(job.id, state=State.SUCCEEDED, done=10, result={"sent": 10})
+        last = receive(socket)
+        assert (last["state"], last["done"], last["result"]) == ("succeeded", 10, {"sent": 10})
+        assert close_code(socket) == 1000
+
+
+def test_many_changes_become_few_messages_and_the_last_one_arrives(web: Web) -> None:
+    job = running_job()
+
+    def change_often() -> None:
+        for done in range(1, 101):
+            job_progress(job.id, done=done)
+        job_finish(job.id, state=State.SUCCEEDED, done=100)
+        connection.close()
+
+    changes = Thread(target=change_often)
+    with watch(web, job.id, WITH_TOKEN) as socket:
+        changes.start()
+        seen = [receive(socket)]
+        while seen[-1]["state"] == "running":
+            seen.append(receive(socket))
+    changes.join()
+
+    assert seen[-1]["done"] == 100
+    assert len(seen) < 60
+
+
+def test_a_watcher_needs_to_be_allowed(web: Web) -> None:
+    job = running_job()
+
+    for job_id, headers, code in [
+        (job.id, {}, 4401),
+        (job.id, {"Authorization": "Bearer wrong"}, 4401),
+        (uuid.uuid4(), WITH_TOKEN, 4404),
+    ]:
+        with watch(web, job_id, headers) as socket:
+            assert close_code(socket) == code
+
+
+def test_staff_may_watch_with_their_session(web: Web) -> None:
+    job = running_job()
+    browser = Client()
+    browser.force_login(get_user_model().objects.create_user("ann", is_staff=True))
+    cookie = {"Cookie": f"sessionid={browser.cookies['sessionid'].value}"}
+
+    with watch(web, job.id, cookie) as socket:
+        assert receive(socket)["id"] == str(job.id)
+
+
+def test_pages_of_other_origins_may_not_watch(web: Web) -> None:
+    with (
+        pytest.raises(InvalidStatus) as caught,
+        watch(web, running_job().id, WITH_TOKEN, origin="https://elsewhere.example"),
+    ):
+        pass
+    assert caught.value.response.status_code == 403

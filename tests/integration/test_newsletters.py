@@ -1,0 +1,213 @@
+"""Newsletters from submission to the last mail, with a real broker, worker and mail server."""
+
+from __future__ import annotations
+
+from collections import Counter
+from threading import Thread
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import connection
+
+from delivery.errors import TransientError
+from deploy.embedded.servers import RedisServer
+from jobs.models import Job, State
+from jobs.services import job_cancel, jobs_resume_interrupted
+from newsletters.models import Newsletter, Recipient, RecipientState
+from newsletters.services import Batch, batch_send, newsletter_submit, unique_addresses
+from tests.conftest import MailSink
+from tests.support.roles import Role, wait_until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def submit(*addresses: str, **options: Any) -> Job:
+    return newsletter_submit(
+        subject="Hello",
+        body="Text",
+        recipients=addresses,
+        requested_by="tester",
+        fingerprint="",
+        **options,
+    )
+
+
+def wait_for_end(job: Job, timeout: float = 60) -> Job:
+    def ended() -> bool:
+        job.refresh_from_db()
+        return not job.is_open
+
+    wait_until(ended, timeout=timeout, what=f"job {job.id} ends")
+    return job
+
+
+def people(number: int) -> list[str]:
+    return sorted(f"r{index:05}@example.com" for index in range(number))
+
+
+def stored_only(*addresses: str) -> Batch:
+    """Store a running newsletter that no worker knows of; returns its one batch."""
+    job = Job.objects.create(kind="newsletter", state=State.RUNNING, total=len(addresses))
+    newsletter = Newsletter.objects.create(job=job, subject="Hello", body="Text")
+    for position, address in enumerate(addresses):
+        Recipient.objects.create(newsletter=newsletter, position=position, address=address)
+    return Batch(job.id, 0, len(addresses))
+
+
+def test_everybody_gets_one_mail(worker: Role, mails: MailSink) -> None:
+    job = wait_for_end(submit(*people(250)))
+
+    assert job.state == State.SUCCEEDED
+    assert job.result == {"sent": 250, "failed": 0}
+    assert (job.done, job.total, job.attempts) == (250, 250, 1)
+    assert mails.recipients() == people(250)
+
+
+def test_a_final_no_is_recorded_and_not_tried_again(worker: Role, mails: MailSink) -> None:
+    job = wait_for_end(submit("ada@example.com", "reject-550@example.com"))
+
+    assert job.state == State.SUCCEEDED
+    assert job.result == {"sent": 1, "failed": 1}
+    refused = Recipient.objects.get(address="reject-550@example.com")
+    assert refused.state == RecipientState.FAILED
+    assert refused.attempts == 1
+    assert refused.error.startswith("550 ")
+    assert mails.recipients() == ["ada@example.com"]
+
+
+def test_a_postponed_mail_is_tried_again_and_nobody_else_is_mailed_twice(
+    worker: Role, mails: MailSink
+) -> None:
+    job = wait_for_end(submit(*people(20), "defer-451-2@example.com"))
+
+    assert job.result == {"sent": 21, "failed": 0}
+    assert job.attempts == 3
+    assert Recipient.objects.get(address="defer-451-2@example.com").attempts == 3
+    assert mails.recipients() == sorted([*people(20), "defer-451-2@example.com"])
+
+
+def test_a_job_fails_with_the_reason_when_nobody_can_be_reached(
+    worker: Role, mails: MailSink
+) -> None:
+    job = wait_for_end(submit("reject-550@example.com", "reject-554@example.com"))
+
+    assert job.state == State.FAILED
+    assert job.error.startswith("550 ")
+
+
+def test_a_busy_mail_server_costs_time_but_no_mail(worker: Role, mails: MailSink) -> None:
+    mails.fail(30)
+    job = submit(*people(150))
+    wait_until(lambda: Recipient.objects.filter(attempts__gt=1).exists(), what="a second attempt")
+    mails.fail(0)
+
+    assert wait_for_end(job, 120).result == {"sent": 150, "failed": 0}
+    assert max(Counter(mails.recipients()).values()) == 1
+    assert len(mails.recipients()) == 150
+
+
+def test_the_last_attempt_records_what_is_left(mails: MailSink) -> None:
+    batch = stored_only("ada@example.com", "defer-451-9@example.com")
+    with pytest.raises(TransientError, match="451"):
+        batch_send(batch, last_attempt=False)
+    batch_send(batch, last_attempt=True)
+
+    job = Job.objects.get()
+    assert (job.state, job.result) == (State.SUCCEEDED, {"sent": 1, "failed": 1})
+    assert mails.recipients() == ["ada@example.com"]
+
+
+def test_a_mail_server_that_is_away_is_no_fault_of_the_recipients(
+    mails: MailSink, settings: Any
+) -> None:
+    batch = stored_only("ada@example.com")
+    settings.EMAIL_PORT = 1
+    with pytest.raises(TransientError):
+        batch_send(batch, last_attempt=False)
+    assert Recipient.objects.get().state == RecipientState.PENDING
+
+    batch_send(batch, last_attempt=True)
+    assert Recipient.objects.get().state == RecipientState.FAILED
+    assert Job.objects.get().state == State.FAILED
+
+
+def test_a_batch_that_runs_twice_at_the_same_time_mails_everybody_once(mails: MailSink) -> None:
+    batch = stored_only(*people(60))
+
+    def send() -> None:
+        batch_send(batch, last_attempt=False)
+        connection.close()
+
+    threads = [Thread(target=send) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert mails.recipients() == people(60)
+    assert Job.objects.get().result == {"sent": 60, "failed": 0}
+
+
+def test_a_mail_that_is_sent_again_has_the_same_name(mails: MailSink) -> None:
+    batch = stored_only("ada@example.com")
+    batch_send(batch, last_attempt=False)
+    # The process died after the server's yes and before the commit:
+    Recipient.objects.update(state=RecipientState.PENDING)
+    Job.objects.update(state=State.RUNNING)
+    batch_send(batch, last_attempt=False)
+
+    messages = mails.request("/api/v1/messages")["messages"]
+    assert len(messages) == 2
+    assert len({message["MessageID"] for message in messages}) == 1
+
+
+def test_cancelling_stops_the_mails(worker: Role, mails: MailSink) -> None:
+    job = submit(*people(5000))
+    wait_until(lambda: Recipient.objects.filter(state="sent").exists(), what="the first mail")
+    job_cancel(job.id)
+    sent = Recipient.objects.filter(state="sent").count()
+
+    job.refresh_from_db()
+    assert job.state == State.CANCELLED
+    assert sent < 5000
+    # What was in a worker's hands at that moment may still go out: one mail for each process.
+    wait_until(lambda: not Recipient.objects.filter(state="pending").exists(), what="no pending")
+    assert len(mails.recipients()) <= sent + 2
+
+
+def test_a_job_whose_message_was_never_published_is_resumed(
+    worker: Role, mails: MailSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr("newsletters.tasks.send_newsletter.delay_on_commit", lambda *_: None)
+        job = submit("ada@example.com")
+    assert jobs_resume_interrupted() == 0, "a young job is not resumed"
+    Job.objects.update(updated_at="2020-01-01T00:00:00Z")
+
+    assert jobs_resume_interrupted() == 1
+    assert wait_for_end(job).result == {"sent": 1, "failed": 0}
+
+
+def test_a_job_that_never_ends_is_given_up(redis: RedisServer) -> None:
+    stored_only("ada@example.com")
+    Job.objects.update(updated_at="2020-01-01T00:00:00Z", attempts=50)
+
+    jobs_resume_interrupted()
+
+    job = Job.objects.get()
+    assert job.state == State.FAILED
+    assert "50 attempts" in job.error
+
+
+def test_a_rolled_back_submission_sends_nothing(worker: Role, mails: MailSink) -> None:
+    first = submit("ada@example.com", idempotency_key=str(uuid4()))
+    again = submit("ada@example.com", idempotency_key=first.idempotency_key)
+
+    assert again == first
+    assert wait_for_end(first).result == {"sent": 1, "failed": 0}
+    assert mails.recipients() == ["ada@example.com"]
+
+
+def test_addresses_are_the_same_whatever_their_case() -> None:
+    assert unique_addresses(["A@b.de", "c@d.de", "a@B.de"]) == ["A@b.de", "c@d.de"]

@@ -1,0 +1,285 @@
+"""Each role as a real process: it starts, says how it is, and ends when it is told to."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+from kombu import Connection
+
+from deploy.embedded.servers import RedisServer, free_port, running
+from jobs.models import Job, State
+from newsletters.services import newsletter_submit
+from newsletters.tasks import send_newsletter
+from tests.conftest import MailSink
+from tests.integration.conftest import TOKEN, Web
+from tests.support import environment
+from tests.support.roles import ENTRYPOINT, Role, role_environment, running_role, wait_until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+#: Seconds that Compose gives each role to end (docker-compose.yml, stop_grace_period).
+GRACE = {"web": 30, "worker": 90, "beat": 15, "flower": 15, "exporter": 15}
+
+
+def get(url: str, **headers: str) -> tuple[int, str]:
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_web_tells_how_it_is_whatever_the_host_header(web: Web) -> None:
+    url = web.url
+    odd = {"Host": "10.1.2.3:8000"}
+
+    assert get(f"{url}/livez", **odd) == (200, '{"status": "alive"}')
+    assert json.loads(get(f"{url}/readyz", **odd)[1])["status"] == "ready"
+    assert json.loads(get(f"{url}/health", **odd)[1])["status"] == "healthy"
+    assert set(json.loads(get(f"{url}/version", **odd)[1])) == {"version", "revision"}
+    assert get(f"{url}/", **odd)[0] == 400
+
+
+def test_web_refuses_a_body_of_50_mb_and_stores_nothing_of_it(web: Web) -> None:
+    url = web.url
+    declared = HTTPConnection(url.removeprefix("http://"), timeout=30)
+    declared.request(
+        "POST", "/api/jobs/newsletter", body=b"a" * 50_000_000, headers={"Authorization": "x"}
+    )
+    chunked = HTTPConnection(url.removeprefix("http://"), timeout=30)
+    chunked.request(
+        "POST",
+        "/api/jobs/newsletter",
+        body=iter([b"a" * 1_000_000] * 50),
+        headers={"Authorization": "x"},
+        encode_chunked=True,
+    )
+    for response in (declared.getresponse(), chunked.getresponse()):
+        assert response.status == 413
+        assert set(json.load(response)) == {"code", "message", "detail", "request_id"}
+
+
+def post_newsletter(url: str, *addresses: str) -> tuple[int, dict[str, Any]]:
+    request = urllib.request.Request(
+        f"{url}/api/jobs/newsletter",
+        data=json.dumps({"subject": "s", "body": "b", "recipients": addresses}).encode(),
+        headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return response.status, json.load(response)
+
+
+def test_one_request_can_be_followed_from_web_to_worker_by_its_id(
+    web: Web, worker: Role, mails: MailSink
+) -> None:
+    role, url = web.role, web.url
+    _, job = post_newsletter(url, "ada@example.com")
+    wait_until(lambda: Job.objects.get(id=job["id"]).state == State.SUCCEEDED)
+
+    def lines(of: Role) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in of.log.splitlines() if line.startswith("{")]
+
+    submitted = next(line for line in lines(role) if line.get("job_id") == job["id"])
+    finished = next(
+        line
+        for line in lines(worker)
+        if line.get("job_id") == job["id"] and line["event"] == "job_finished"
+    )
+    assert submitted["request_id"] == finished["request_id"]
+    assert finished["task_id"]
+    assert (submitted["service"], finished["service"]) == ("web", "worker")
+
+
+def test_every_line_of_a_log_is_json(web: Web, worker: Role) -> None:
+    for role in (web.role, worker):
+        assert role.log
+        for line in role.log.splitlines():
+            assert set(json.loads(line)) >= {"event", "level", "service", "timestamp"}
+
+
+def test_submissions_are_accepted_while_the_broker_is_down(
+    role_settings: dict[str, str], tmp_path: Path
+) -> None:
+    port = free_port()
+    dead = f"redis://:x@127.0.0.1:{free_port()}"
+    settings = {**role_settings, "BROKER_URL": f"{dead}/0", "CHANNEL_LAYER_URL": f"{dead}/1"}
+    with running_role(tmp_path, "web", WEB_PORT=str(port), **settings) as role:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: role.probe("http", f"{url}/readyz") == 0, what=f"web: {role.log_file}")
+        begun = time.monotonic()
+        status, job = post_newsletter(url, "ada@example.com")
+        seconds = time.monotonic() - begun
+
+        assert status == 202
+        assert seconds < 5
+        assert Job.objects.get(id=job["id"]).state == State.QUEUED
+        assert get(f"{url}/health")[0] == 503
+
+
+def test_submissions_get_503_while_the_database_is_down(
+    role_settings: dict[str, str], tmp_path: Path
+) -> None:
+    port = free_port()
+    dead = {"DATABASE_URL": f"postgres://x:x@127.0.0.1:{free_port()}/x"}
+    with running_role(tmp_path, "web", WEB_PORT=str(port), **{**role_settings, **dead}) as role:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: role.probe("http", f"{url}/livez") == 0, what=f"web: {role.log_file}")
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            post_newsletter(url, "ada@example.com")
+
+        assert caught.value.code == 503
+        assert json.load(caught.value)["code"] == "unavailable"
+        assert caught.value.headers["Retry-After"]
+        assert get(f"{url}/readyz")[0] == 503
+
+
+def ready_check(role: Role, port: int) -> Callable[[], bool]:
+    checks = {
+        "web": ("http", f"http://127.0.0.1:{port}/readyz"),
+        "worker": ("ready",),
+        "beat": ("live",),
+        "flower": ("http", f"http://127.0.0.1:{port}/healthcheck"),
+        "exporter": ("http", f"http://127.0.0.1:{port}/metrics"),
+    }
+    return lambda: role.probe(*checks[role.name]) == 0
+
+
+@pytest.mark.parametrize("name", GRACE)
+def test_term_ends_every_role_cleanly_within_its_grace(
+    name: str, role_settings: dict[str, str], tmp_path: Path
+) -> None:
+    port = free_port()
+    with running_role(
+        tmp_path,
+        name,
+        WEB_PORT=str(port),
+        FLOWER_PORT=str(port),
+        EXPORTER_PORT=str(port),
+        FLOWER_BASIC_AUTH="admin:tests-only",
+        **role_settings,
+    ) as role:
+        wait_until(ready_check(role, port), timeout=60, what=f"{name}: {role.log_file}")
+
+        assert role.stop(timeout=GRACE[name]) == 0
+        assert "Traceback" not in role.log
+        leftovers = subprocess.run(
+            ["pgrep", "--session", str(role.process.pid)], check=False, capture_output=True
+        )
+        assert leftovers.stdout == b""
+        assert not Path(role.environment["HEARTBEAT_FILE"]).exists()
+
+
+def test_flower_asks_for_a_password(role_settings: dict[str, str], tmp_path: Path) -> None:
+    port = free_port()
+    with running_role(
+        tmp_path, "flower", FLOWER_PORT=str(port), FLOWER_BASIC_AUTH="admin:pw", **role_settings
+    ) as role:
+        wait_until(ready_check(role, port), what=f"flower: {role.log_file}")
+        assert get(f"http://127.0.0.1:{port}/workers")[0] == 401
+
+    refused = subprocess.run(
+        [ENTRYPOINT, "flower"],
+        env=role_environment(tmp_path, "flower", role_settings),
+        check=False,
+        capture_output=True,
+    )
+    assert refused.returncode != 0
+    assert b"FLOWER_BASIC_AUTH" in refused.stderr
+
+
+def test_a_worker_gives_its_mails_back_when_it_is_stopped(
+    role_settings: dict[str, str],
+    mails: MailSink,
+    redis: RedisServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A broker of its own, so that no other worker of the tests takes part.
+    settings = {**role_settings, "BROKER_URL": f"{redis.url}/5"}
+    addresses = [f"r{number:05}@example.com" for number in range(3000)]
+    monkeypatch.setattr(send_newsletter, "delay_on_commit", lambda *_: None)
+    job = newsletter_submit(
+        subject="s", body="b", recipients=addresses, requested_by="tester", fingerprint=""
+    )
+    with Connection(settings["BROKER_URL"]) as own:
+        options: dict[str, Any] = {"connection": own}  # the stubs do not know it
+        send_newsletter.apply_async((str(job.id),), **options)
+
+    with running_role(tmp_path, "worker", name="first", **settings) as first:
+        wait_until(lambda: len(mails.recipients()) > 20, timeout=60, what="the first mails")
+        assert first.stop(timeout=GRACE["worker"]) == 0
+    assert len(mails.recipients()) < len(addresses)
+    with running_role(tmp_path, "worker", name="second", **settings):
+
+        def ended() -> bool:
+            job.refresh_from_db()
+            return not job.is_open
+
+        wait_until(ended, timeout=90, what="the job ends")
+    assert job.result == {"sent": 3000, "failed": 0}
+    assert mails.recipients() == addresses
+
+
+def test_a_worker_consumes_again_after_the_broker_was_away(
+    role_settings: dict[str, str], mails: MailSink, tmp_path: Path
+) -> None:
+    port, directory = free_port(), tmp_path / "redis"
+    settings = {
+        **role_settings,
+        "BROKER_URL": f"redis://:{environment.PASSWORD}@127.0.0.1:{port}/0",
+    }
+    with running(RedisServer(directory, port, environment.PASSWORD)):
+        worker = running_role(tmp_path, "worker", **settings)
+        role = worker.__enter__()
+        wait_until(lambda: role.probe("ready") == 0, timeout=60, what=f"worker: {role.log_file}")
+    try:
+        wait_until(lambda: role.probe("ready") == 1, what="not ready without a broker")
+        assert role.probe("live") == 0, "a broker that is down is no reason for a restart"
+        with running(RedisServer(directory, port, environment.PASSWORD)):
+            wait_until(lambda: role.probe("ready") == 0, timeout=60, what="ready again")
+            noted = Path(role.environment["HEARTBEAT_FILE"]).read_text()
+            wait_until(
+                lambda: Path(role.environment["HEARTBEAT_FILE"]).read_text() != noted,
+                what="the heartbeat goes on after the reconnect",
+            )
+            assert role.process.poll() is None
+            assert role.stop(timeout=GRACE["worker"]) == 0
+    finally:
+        worker.__exit__(None, None, None)
+
+
+def test_two_migrations_at_once_do_not_meet(
+    role_settings: dict[str, str], tmp_path: Path, postgres: object
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("DROP DATABASE IF EXISTS migrated_twice")
+        cursor.execute("CREATE DATABASE migrated_twice")
+    url = role_settings["DATABASE_URL"].replace("test_celeriac", "migrated_twice")
+    settings = {**role_settings, "DATABASE_URL": url, "DJANGO_SUPERUSER_PASSWORD": "long-enough-1"}
+    try:
+        runs = [
+            subprocess.Popen(
+                [ENTRYPOINT, "migrate"],
+                env=role_environment(tmp_path, f"migrate-{number}", settings),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+            for number in range(2)
+        ]
+        outputs = [run.communicate(timeout=60)[0].decode() for run in runs]
+        assert [run.returncode for run in runs] == [0, 0], outputs
+        assert sum("Administrator admin created" in output for output in outputs) == 1
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP DATABASE IF EXISTS migrated_twice WITH (FORCE)")

@@ -1,0 +1,1 @@
+"""What tests need to run real servers and real processes."""
