@@ -1,0 +1,239 @@
+"""The processes of the embedded stack: what each runs, with which settings, and when it is well."""
+
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from deploy.embedded.servers import HOST, PostgresServer, RedisServer, Server
+from deploy.stack import ports
+from deploy.stack.ports import Port
+
+WORKER_STOP_WAIT = 90  # seconds; a worker finishes its tasks before it leaves
+STOP_WAIT = 30  # seconds, for everything else
+BINARIES = Path(sys.prefix) / "bin"
+STACK_MARKER = "CELERIAC_STACK"
+PROCESS_MARKER = "CELERIAC_PROCESS"
+
+Probe = Callable[[], str | None]
+
+
+@dataclass(frozen=True)
+class Process:
+    """One supervised process. `probe` returns None when it is well, else one line saying why not.
+
+    `environment` is set on top of what all processes share; `stop_wait` is in seconds.
+    """
+
+    name: str
+    command: list[str]
+    probe: Probe
+    directory: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    account: str | None = None
+    stop_signal: str = "TERM"
+    stop_wait: int = STOP_WAIT
+    ports: tuple[Port, ...] = ()
+
+
+class Processes:
+    """Everything the stack runs, computed from its settings."""
+
+    def __init__(self, root: Path, state: Path, values: Mapping[str, str]) -> None:
+        self.root = root
+        self.state = state
+        self._values = values
+        numbers = {port.variable: str(port.number(values)) for port in ports.ALL}
+        self.postgres = PostgresServer(
+            state / "postgres", int(numbers["POSTGRES_PORT"]), values["POSTGRES_PASSWORD"]
+        )
+        self.redis = RedisServer(
+            state / "redis", int(numbers["REDIS_PORT"]), values["REDIS_PASSWORD"]
+        )
+        self.shared_environment = {
+            **numbers,
+            "PATH": f"{BINARIES}{os.pathsep}{values.get('PATH', os.defpath)}",
+            "PYTHONPATH": str(root / "app"),
+            "PYTHONUNBUFFERED": "1",
+            "BIND_HOST": HOST,
+            "DATABASE_URL": self.postgres.url,
+            "BROKER_URL": f"{self.redis.url}/0",
+            "CHANNEL_LAYER_URL": f"{self.redis.url}/1",
+            "EMAIL_HOST": HOST,
+            "EMAIL_PORT": numbers["MAIL_SMTP_PORT"],
+            "DJANGO_SUPERUSER_USERNAME": "admin",
+            "STATIC_ROOT": str(state / "static"),
+            STACK_MARKER: str(state),
+        }
+
+    def servers(self) -> list[Process]:
+        """What the roles need: they start first and stop last."""
+        return [
+            self._server(self.postgres, ports.POSTGRES),
+            self._server(self.redis, ports.REDIS),
+            self._mail(),
+        ]
+
+    def roles(self) -> list[Process]:
+        """The roles of the image, and Prometheus when it is installed."""
+        roles = [
+            self._web(),
+            self._worker("worker", self._values.get("WORKER_CONCURRENCY", "")),
+            self._worker("worker-bulk", self._values.get("WORKER_BULK_CONCURRENCY", "")),
+            self._role("beat", check="live"),
+            self._role(
+                "flower", probe=_page(self._url(ports.FLOWER, "/healthcheck")), port=ports.FLOWER
+            ),
+            self._role(
+                "exporter",
+                name=ports.EXPORTER.service,
+                probe=_page(self._url(ports.EXPORTER, "/health")),
+                port=ports.EXPORTER,
+            ),
+        ]
+        prometheus = self._prometheus()
+        return [*roles, prometheus] if prometheus else roles
+
+    def entrypoint(self, *arguments: str) -> list[str]:
+        """Command line of a role, exactly as in the image."""
+        return [str(self.root / "deploy" / "docker" / "entrypoint"), *arguments]
+
+    def _server(self, server: Server, port: Port) -> Process:
+        return Process(
+            name=server.name,
+            command=server.command,
+            probe=server.probe,
+            directory=server.working_directory,
+            environment=server.environment,
+            account=server.account,
+            stop_signal=server.stop_signal.name.removeprefix("SIG"),
+            ports=(port,),
+        )
+
+    def _mail(self) -> Process:
+        web, smtp = ports.MAIL_WEB.number(self._values), ports.MAIL_SMTP.number(self._values)
+        addresses = ["--smtp-host", HOST, "--smtp-port", str(smtp)]
+        addresses += ["--http-host", HOST, "--http-port", str(web)]
+        return Process(
+            name="mail",
+            command=[sys.executable, "-m", "deploy.mail_sink", *addresses],
+            probe=_page(self._url(ports.MAIL_WEB, "/readyz")),
+            directory=self.root,
+            ports=(ports.MAIL_WEB, ports.MAIL_SMTP),
+        )
+
+    def _role(
+        self,
+        role: str,
+        *,
+        name: str = "",
+        probe: Probe | None = None,
+        check: str = "ready",
+        port: Port | None = None,
+        environment: Mapping[str, str] | None = None,
+        stop_wait: int = STOP_WAIT,
+    ) -> Process:
+        name = name or role
+        own = {
+            "HEARTBEAT_FILE": str(self.state / "run" / f"{name}.heartbeat"),
+            **(environment or {}),
+        }
+        script = self.root / "app" / "telemetry" / "probes.py"
+        # -S and -E halve what a probe costs, as in the entry point.
+        command = [sys.executable, "-S", "-E", str(script), check]
+        return Process(
+            name=name,
+            command=self.entrypoint(role),
+            probe=probe or partial(_script, command, {**self.shared_environment, **own}),
+            directory=self.root,
+            environment=own,
+            stop_wait=stop_wait,
+            ports=(port,) if port else (),
+        )
+
+    def _web(self) -> Process:
+        links = {"Flower": ports.FLOWER, "Mail": ports.MAIL_WEB}
+        if self._prometheus():
+            links["Prometheus"] = ports.PROMETHEUS
+        return self._role(
+            "web",
+            probe=_page(self._url(ports.WEB, "/readyz")),
+            port=ports.WEB,
+            # As in docker-compose.yml.
+            environment={
+                "DATABASE_POOL_SIZE": "10",
+                "BROKER_SOCKET_TIMEOUT_SECONDS": "2",
+                "TOOL_LINKS": ",".join(
+                    f"{name}={self._url(port, '')}" for name, port in links.items()
+                ),
+            },
+        )
+
+    def _worker(self, service: str, concurrency: str) -> Process:
+        environment = {"WORKER_SERVICE": service}
+        if concurrency:
+            environment["WORKER_CONCURRENCY"] = concurrency
+        return self._role(
+            "worker", name=service, environment=environment, stop_wait=WORKER_STOP_WAIT
+        )
+
+    def _prometheus(self) -> Process | None:
+        program = shutil.which("prometheus")
+        configuration = self.root / "deploy" / "prometheus" / "prometheus.embedded.yml"
+        if program is None or not configuration.exists():
+            return None
+        port = ports.PROMETHEUS
+        return Process(
+            name=port.service,
+            command=[
+                program,
+                f"--config.file={configuration}",
+                f"--storage.tsdb.path={self.state / 'prometheus'}",
+                f"--web.listen-address={HOST}:{port.number(self._values)}",
+            ],
+            probe=_page(self._url(port, "/-/ready")),
+            directory=self.root,
+            ports=(port,),
+        )
+
+    def _url(self, port: Port, path: str) -> str:
+        return f"http://{HOST}:{port.number(self._values)}{path}"
+
+
+def _page(url: str) -> Probe:
+    return partial(_fetch, url)
+
+
+def _fetch(url: str) -> str | None:
+    # No proxy: these are our own processes, whatever the caller's http_proxy says.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=5):
+            return None
+    except OSError as error:
+        return f"{url}: {error}"
+
+
+def _script(command: list[str], environment: Mapping[str, str]) -> str | None:
+    # While all roles start at once, a probe that can only say no costs them time.
+    if not Path(environment["HEARTBEAT_FILE"]).exists():
+        return "it has not started its loop yet"
+    try:
+        result = subprocess.run(
+            command,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return "the probe takes longer than 10 s"
+    if result.returncode == 0:
+        return None
+    return (result.stderr or result.stdout).strip().splitlines()[-1:][0] or "the probe failed"
