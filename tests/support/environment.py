@@ -13,6 +13,8 @@ from pathlib import Path
 from deploy.embedded.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
+#: The environment as it was: what a person who types a command would have.
+OUTSIDE = dict(os.environ)
 PASSWORD = "tests-only"
 POSTGRES_PORT = free_port()
 REDIS_PORT = free_port()

@@ -1,0 +1,163 @@
+"""The stack as people run it: real images, real servers, real mails."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.stack.conftest import Stack
+from tests.support.roles import wait_until
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+
+APPLICATION = ("web", "worker", "worker-bulk", "beat", "flower", "celery-exporter")
+
+
+def test_everything_is_healthy(stack: Stack) -> None:
+    for container in stack.compose.get_containers(include_all=True):
+        assert container.State == ("exited" if container.Service == "migrate" else "running")
+        assert container.Health == ("" if container.Service == "migrate" else "healthy")
+    assert stack.container("migrate").attrs["State"]["ExitCode"] == 0
+    assert json.loads(stack.get(stack.url("WEB_PORT", "/health"))[1])["status"] == "healthy"
+
+
+def test_a_newsletter_goes_from_the_api_to_the_inbox_and_leaves_a_result(stack: Stack) -> None:
+    address, people = stack.submit(250)
+    job = stack.wait_for_end(address, 60)
+
+    assert job["state"] == "succeeded"
+    assert job["result"] == {"sent": 250, "failed": 0}
+    assert stack.mails.recipients() == people
+    rows = stack.run(
+        "exec", "-T", "web", "/opt/celeriac/deploy/docker/entrypoint", "manage", "shell",
+        "--no-imports", "-c",
+        "from django_celery_results.models import TaskResult as T;"
+        "print([(r.task_name, r.status) for r in T.objects.filter("
+        f"task_args__contains='{address.rpartition('/')[2]}')])",
+    )  # fmt: skip
+    assert "('newsletters.send_newsletter', 'SUCCESS')" in rows
+    assert rows.count("('newsletters.send_batch', 'SUCCESS')") == 3
+
+
+def test_stopping_a_worker_in_mid_work_loses_nothing_and_mails_nobody_twice(stack: Stack) -> None:
+    address, people = stack.submit(4000)
+    wait_until(lambda: len(stack.mails.recipients()) > 50, timeout=60, what="the first mails")
+    stack.run("stop", "worker")
+
+    state = stack.container("worker").attrs["State"]
+    assert state["ExitCode"] == 0, "the worker ended by itself, within its grace"
+    assert len(stack.mails.recipients()) < 4000
+    stack.run("start", "worker")
+    job = stack.wait_for_end(address, 180)
+    assert job["result"] == {"sent": 4000, "failed": 0}
+    assert stack.mails.recipients() == people
+
+
+def test_workers_consume_again_after_a_restart_of_redis(stack: Stack) -> None:
+    before = {name: stack.container(name).attrs["State"] for name in ("worker", "worker-bulk")}
+    stack.run("restart", "redis")
+
+    def ready() -> bool:
+        return all(
+            stack.container(name).exec_run(
+                ["/opt/celeriac/deploy/docker/entrypoint", "probe", "ready"]
+            ).exit_code
+            == 0
+            for name in before
+        )  # fmt: skip
+
+    wait_until(ready, timeout=90, what="both workers consume again")
+    address, people = stack.submit(50)
+    assert stack.wait_for_end(address, 60)["state"] == "succeeded"
+    assert stack.mails.recipients() == people
+    for name, state in before.items():
+        assert stack.container(name).attrs["State"]["Pid"] == state["Pid"], f"{name} was restarted"
+
+
+def test_a_submission_is_accepted_without_a_broker_and_done_when_it_is_back(stack: Stack) -> None:
+    stack.run("stop", "redis")
+    try:
+        address, people = stack.submit(10)
+        assert stack.api(address)["state"] == "queued"
+    finally:
+        stack.run("start", "redis")
+    # Found and published by jobs.resume_interrupted: every minute, two minutes after submission.
+    assert stack.wait_for_end(address, 300)["state"] == "succeeded"
+    assert stack.mails.recipients() == people
+
+
+def test_services_can_be_scaled(stack: Stack) -> None:
+    stack.run("up", "--detach", "--wait", "--no-recreate", "--scale", "worker=2", "worker")
+    try:
+        workers = [
+            container for container in stack.compose.get_containers()
+            if container.Service == "worker"
+        ]  # fmt: skip
+        assert [worker.Health for worker in workers] == ["healthy"] * 2
+        address, people = stack.submit(500)
+        assert stack.wait_for_end(address, 60)["state"] == "succeeded"
+        assert stack.mails.recipients() == people
+    finally:
+        stack.run("up", "--detach", "--no-recreate", "--scale", "worker=1", "worker")
+
+
+def test_prometheus_reaches_everything_it_scrapes(stack: Stack) -> None:
+    def targets() -> list[dict[str, Any]]:
+        body = stack.get(stack.url("PROMETHEUS_PORT", "/api/v1/targets"))[1]
+        found: list[dict[str, Any]] = json.loads(body)["data"]["activeTargets"]
+        return found
+
+    wait_until(lambda: all(t["health"] == "up" for t in targets()), what="all targets are up")
+    assert {target["labels"]["job"] for target in targets()} == {
+        "prometheus", "alertmanager", "celery-exporter", "redis", "postgres",
+    }  # fmt: skip
+    query = "/api/v1/query?query=celery_queue_length"
+    series = json.loads(stack.get(stack.url("PROMETHEUS_PORT", query))[1])["data"]["result"]
+    assert {one["metric"]["queue_name"] for one in series} == {
+        "default", "mail", "bulk", "maintenance",
+    }  # fmt: skip
+
+
+def test_nothing_but_health_is_told_without_a_password(stack: Stack) -> None:
+    assert stack.get(stack.url("FLOWER_PORT", "/workers"))[0] == 401
+    user = stack.environment["FLOWER_BASIC_AUTH"]
+    assert stack.get(stack.url("FLOWER_PORT", "/workers"), user)[0] == 200
+    assert stack.get(stack.url("WEB_PORT", "/api/jobs"))[0] == 401
+    assert "NOAUTH" in stack.run("exec", "-T", "-e", "REDISCLI_AUTH=", "redis", "redis-cli", "ping")
+
+
+@pytest.mark.parametrize("service", APPLICATION)
+def test_the_application_runs_without_root_and_as_process_1(stack: Stack, service: str) -> None:
+    container = stack.container(service)
+    status = container.exec_run(["cat", "/proc/1/status"]).output.decode()
+
+    assert re.search(r"^Uid:\t10001\t10001", status, re.MULTILINE)
+    assert re.search(r"^CapEff:\t0+$", status, re.MULTILINE)
+    command = container.exec_run(["cat", "/proc/1/cmdline"]).output
+    assert b"entrypoint" not in command, "the entry point has made way for the role"
+    assert container.exec_run(["touch", "/opt/celeriac/x"]).exit_code != 0
+
+
+def test_the_image_has_its_labels_and_no_compiler(stack: Stack) -> None:
+    image = stack.container("web").image
+    assert image.labels["org.opencontainers.image.title"] == "Celeriac"
+    assert image.labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert {"version", "revision", "created"} <= {
+        label.rpartition(".")[2] for label in image.labels
+    }
+    for tool in ("cc", "gcc", "g++", "make"):
+        assert stack.container("web").exec_run(["sh", "-c", f"command -v {tool}"]).exit_code != 0
+    assert image.attrs["Size"] < 400e6
+
+
+def test_term_ends_every_role_cleanly(stack: Stack) -> None:
+    """Last: it stops the stack."""
+    stack.run("stop", *APPLICATION)
+
+    for service in APPLICATION:
+        state = stack.container(service).attrs["State"]
+        assert state["ExitCode"] == 0, f"{service} ended with {state['ExitCode']}"
+        assert "Traceback" not in stack.run("logs", "--no-log-prefix", "--tail=50", service)
