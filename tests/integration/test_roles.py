@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from django.db import connection
 from kombu import Connection
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from deploy.embedded.servers import RedisServer, free_port, running
 from jobs.models import Job, State
@@ -178,6 +180,23 @@ def test_term_ends_every_role_cleanly_within_its_grace(
         )
         assert leftovers.stdout == b""
         assert not Path(role.environment["HEARTBEAT_FILE"]).exists()
+
+
+def test_web_ends_although_somebody_watches_a_job(
+    role_settings: dict[str, str], tmp_path: Path
+) -> None:
+    job = Job.objects.create(kind="newsletter", state=State.RUNNING, total=1)
+    port = free_port()
+    with running_role(tmp_path, "web", WEB_PORT=str(port), **role_settings) as role:
+        wait_until(ready_check(role, port), what=f"web: {role.log_file}")
+        with connect(
+            f"ws://127.0.0.1:{port}/ws/jobs/{job.id}",
+            origin=Origin(f"http://127.0.0.1:{port}"),
+            additional_headers={"Authorization": f"Bearer {TOKEN}"},
+        ) as socket:
+            socket.recv(timeout=10)
+            assert role.stop(timeout=GRACE["web"]) == 0
+            assert "Traceback" not in role.log
 
 
 def test_flower_asks_for_a_password(role_settings: dict[str, str], tmp_path: Path) -> None:
