@@ -18,10 +18,11 @@ app.steps["worker"].add(DjangoStructLogInitStep)
 
 @app.on_configure.connect
 def install(**_: Any) -> None:
-    """Install the guards in every process that uses Celery."""
-    from delivery import celery_guards  # noqa: PLC0415 - needs Django's settings
+    """Install what every process that uses Celery needs."""
+    from delivery import celery_guards, graceful_stop  # noqa: PLC0415 - need Django's settings
 
     celery_guards.install()
+    graceful_stop.install()
 
 
 @signals.setup_logging.connect

@@ -213,7 +213,12 @@ CELERY_TASK_RETRY_ON_WORKER_LOST = True
 CELERY_WORKER_CONSUMER = "telemetry.consumer:WatchedConsumer"
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
-CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = topology.SOFT_SHUTDOWN_SECONDS
+#: Seconds that running tasks have after SIGTERM (delivery/graceful_stop.py).
+WORKER_WARM_SHUTDOWN_SECONDS = env.int(
+    "WORKER_WARM_SHUTDOWN_SECONDS",
+    topology.WARM_SHUTDOWN_SECONDS,
+    validate=environment.between(1, topology.LONGEST_WARM_SHUTDOWN_SECONDS),
+)
 CELERY_WORKER_MAX_TASKS_PER_CHILD = 1000
 #: Kilobytes of resident memory after which a pool process is replaced (0: never).
 CELERY_WORKER_MAX_MEMORY_PER_CHILD = env.int(

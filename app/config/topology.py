@@ -77,10 +77,12 @@ QUEUES: Final = (
 DEFAULT_QUEUE: Final = QUEUES[0]
 
 #: Seconds a worker may take to finish or give back its tasks after SIGTERM, before it is killed.
-#: Soft shutdown 30 s + up to 32 s of a known stall in billiard + margin (docs/decisions/0008).
+#: Warm shutdown 30 s + up to 32 s of a known stall in billiard + margin (docs/decisions/0008).
 STOP_GRACE_SECONDS: Final = 90
 #: Seconds of that in which running tasks may still finish; then they go back to the queue.
-SOFT_SHUTDOWN_SECONDS: Final = 30
+WARM_SHUTDOWN_SECONDS: Final = 30
+#: More than this would not leave time for the stall.
+LONGEST_WARM_SHUTDOWN_SECONDS: Final = 50
 
 #: Seconds without an acknowledgement after which Redis hands a message to another worker. Must be
 #: longer than any task may run and than a worker takes to stop, or a task runs twice.

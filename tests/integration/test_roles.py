@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from django.db import connection
 from kombu import Connection
+from redis import Redis
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
@@ -25,7 +26,8 @@ from newsletters.tasks import send_newsletter
 from tests.conftest import MailSink
 from tests.integration.conftest import TOKEN, Web
 from tests.support import environment
-from tests.support.roles import ENTRYPOINT, Role, role_environment, running_role, wait_until
+from tests.support.roles import ENTRYPOINT, ROOT, Role, role_environment, running_role, wait_until
+from tests.support.sleeping_task import sleep
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -248,6 +250,40 @@ def test_a_worker_gives_its_mails_back_when_it_is_stopped(
         wait_until(ended, timeout=90, what="the job ends")
     assert job.result == {"sent": 3000, "failed": 0}
     assert mails.recipients() == addresses
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ended"),
+    [pytest.param(2, 2, id="what ends in time"), pytest.param(60, 0, id="what does not")],
+)
+def test_tasks_end_in_time_or_go_back_to_the_queue(
+    seconds: float, ended: int, role_settings: dict[str, str], redis: RedisServer, tmp_path: Path
+) -> None:
+    settings = {
+        **role_settings,
+        "BROKER_URL": f"{redis.url}/6",
+        "WORKER_SERVICE": "worker-bulk",
+        "WORKER_CONCURRENCY": "2",
+        "WORKER_WARM_SHUTDOWN_SECONDS": "5",
+        "PYTHONPATH": str(ROOT),
+    }
+    notes = tmp_path / "notes"
+    notes.touch()
+    with Connection(settings["BROKER_URL"]) as own, Redis.from_url(settings["BROKER_URL"]) as db:
+        db.flushdb()
+        options: dict[str, Any] = {"connection": own}
+        for _ in range(5):
+            sleep.apply_async((seconds, str(notes)), **options)
+        with running_role(
+            tmp_path, "worker", "--include", "tests.support.sleeping_task", **settings
+        ) as role:
+            wait_until(lambda: notes.read_text().count("start") == 2, what="two tasks run")
+            assert role.stop(timeout=GRACE["worker"]) == 0
+
+        assert notes.read_text().count("start") == 2
+        assert notes.read_text().count("end") == ended
+        assert db.llen("bulk") == 5 - ended, "what did not end waits for another worker"
+        assert not db.hlen("unacked")
 
 
 def test_a_worker_consumes_again_after_the_broker_was_away(

@@ -51,7 +51,7 @@ def test_a_message_stays_hidden_longer_than_any_task_may_run() -> None:
 
 def test_a_worker_has_time_to_stop() -> None:
     stall = 32  # seconds; docs/decisions/0008-worker-settings.md
-    assert topology.SOFT_SHUTDOWN_SECONDS + stall < topology.STOP_GRACE_SECONDS
+    assert topology.LONGEST_WARM_SHUTDOWN_SECONDS + stall < topology.STOP_GRACE_SECONDS
 
 
 @pytest.mark.parametrize(
