@@ -28,6 +28,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
     )
     with running(server):
         yield server
+    # Root's temporary folders are closed to the server's account, so the data may lie elsewhere.
+    server.remove()
 
 
 @pytest.fixture(scope="session")

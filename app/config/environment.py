@@ -112,7 +112,7 @@ def reader() -> FileAwareEnv:
     ``NAME_FILE`` may name a file that holds the value of ``NAME`` (a mounted secret). Until
     ``refuse_faults`` is called, a faulty variable reads as ``None``.
     """
-    env = FileAwareEnv(eager=False)
+    env = FileAwareEnv(eager=False, strip_whitespace=True)
     parsers: dict[str, Callable[..., Any]] = {
         "secret": secret,
         "postgres_url": url_with_scheme("postgres", "postgresql"),
@@ -149,7 +149,7 @@ def main() -> int:
     """Check the environment; returns 0 when the settings can be loaded."""
     try:
         __import__("config.settings")
-    except ImproperlyConfigured as error:
+    except (ImproperlyConfigured, ValueError) as error:  # ValueError: an unreadable NAME_FILE
         print(f"celeriac: {error}", file=sys.stderr)
         return EX_CONFIG
     return 0

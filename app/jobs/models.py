@@ -36,6 +36,9 @@ class Job(models.Model):
     attempts = models.PositiveIntegerField(
         default=0, help_text="Times that work was begun or tried again; 1 when all went well."
     )
+    resumes = models.PositiveSmallIntegerField(
+        default=0, help_text="Times that the job was enqueued again after it had fallen silent."
+    )
     requested_by = models.CharField(max_length=150, help_text="Name of the user or the API token.")
     idempotency_key = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001
     request_fingerprint = models.CharField(

@@ -28,8 +28,8 @@ RESUME_QUEUED_AFTER = timedelta(seconds=120)
 RESUME_RUNNING_AFTER = timedelta(
     seconds=settings.CELERY_BROKER_TRANSPORT_OPTIONS["visibility_timeout"] + 60
 )
-#: Attempts to resume after which a job is given up.
-MAXIMUM_ATTEMPTS = 50
+#: Times that a silent job is enqueued again before it is given up.
+MAXIMUM_RESUMES = 20
 
 
 class IdempotencyKeyReusedError(Exception):
@@ -167,15 +167,16 @@ def jobs_resume_interrupted() -> int:
             )
             if job is None:
                 continue
-            if job.attempts >= MAXIMUM_ATTEMPTS:
+            if job.resumes >= MAXIMUM_RESUMES:
                 job_finish(
                     job_id,
                     state=State.FAILED,
                     done=job.done,
-                    error=f"Given up after {job.attempts} attempts that did not end.",
+                    error=f"Given up: it fell silent {job.resumes + 1} times.",
                 )
                 continue
-            job.save(update_fields=["updated_at"])
+            job.resumes += 1
+            job.save(update_fields=["resumes", "updated_at"])
             kind_named(job.kind).enqueue(job.id)
             resumed += 1
             logger.warning("job_resumed", job_id=str(job.id), state=job.state)

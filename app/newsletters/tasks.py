@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from celery import shared_task
@@ -12,6 +12,9 @@ from celery.exceptions import SoftTimeLimitExceeded
 from jobs.services import job_start
 from jobs.tasks import JobTask
 from newsletters.services import Batch, batch_send, newsletter_batches, newsletter_progress
+
+#: A mail server may be away for an hour: these last for about two, 2.5 minutes apart.
+MAXIMUM_RETRIES: Final = 50
 
 
 @shared_task(name="newsletters.send_newsletter", base=JobTask)
@@ -38,6 +41,8 @@ def send_newsletter(job_id: str) -> int:
     bind=True,
     # A slow mail server: whoever has a mail keeps it, the rest is for the next attempt.
     autoretry_for=(*JobTask.autoretry_for, SoftTimeLimitExceeded),
+    max_retries=MAXIMUM_RETRIES,
+    retry_backoff_max=300,
 )
 def send_batch(self: Task[Any, Any], job_id: str, first: int, end: int) -> None:
     """Write to the pending recipients from position ``first`` up to, not including, ``end``.
@@ -46,5 +51,5 @@ def send_batch(self: Task[Any, Any], job_id: str, first: int, end: int) -> None:
     when the server is away or postpones somebody; after the last attempt those have failed.
     """
     batch_send(
-        Batch(UUID(job_id), first, end), last_attempt=self.request.retries >= JobTask.max_retries
+        Batch(UUID(job_id), first, end), last_attempt=self.request.retries >= MAXIMUM_RETRIES
     )

@@ -28,6 +28,8 @@ class ContainersRuntime:
         if air_gapped:
             self._environment["IMAGE_SUFFIX"] = "-airgap"
         self._without_grafana = air_gapped and not values.get("GRAFANA_IMAGE")
+        if self._without_grafana:
+            self._environment["GRAFANA_LINK"] = ""  # the console shows links to what runs
 
     def ports(self) -> Collection[Port]:
         """Host ports that `up` publishes."""
@@ -90,6 +92,10 @@ class ContainersRuntime:
     def logs(self, service: str | None, *, follow: bool) -> int:
         """Print the last lines of the logs, then follow them if asked."""
         options = ["--tail", "100", *(["--follow"] if follow else [])]
+        if not sys.stdout.isatty():
+            # Else compose puts control characters before each line, whoever reads it.
+            options.append("--no-color")
+            self._environment["COMPOSE_ANSI"] = "never"
         return self._run("logs", *options, *([service] if service else []))
 
     def shell(self) -> int:

@@ -191,13 +191,13 @@ def test_a_job_whose_message_was_never_published_is_resumed(
 
 def test_a_job_that_never_ends_is_given_up(redis: RedisServer) -> None:
     stored_only("ada@example.com")
-    Job.objects.update(updated_at="2020-01-01T00:00:00Z", attempts=50)
+    Job.objects.update(updated_at="2020-01-01T00:00:00Z", resumes=20)
 
     jobs_resume_interrupted()
 
     job = Job.objects.get()
     assert job.state == State.FAILED
-    assert "50 attempts" in job.error
+    assert job.error == "Given up: it fell silent 21 times."
 
 
 def test_a_rolled_back_submission_sends_nothing(worker: Role, mails: MailSink) -> None:

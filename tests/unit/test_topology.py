@@ -83,7 +83,7 @@ def test_every_task_of_ours_has_the_retry_policy_and_the_limits_of_its_queue() -
         queue = topology.queue_for(task.name)
         assert isinstance(task, BaseTask), task.name
         assert task.acks_late and task.reject_on_worker_lost, task.name
-        assert 0 < task.max_retries <= 20 and task.retry_jitter, task.name
+        assert 0 < task.max_retries <= 50 and task.retry_jitter, task.name
         assert task.retry_backoff_max <= 600, task.name
         assert task.soft_time_limit == queue.soft_time_limit_seconds, task.name
         assert task.time_limit == queue.hard_time_limit_seconds, task.name
