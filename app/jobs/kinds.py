@@ -37,10 +37,6 @@ def register(kind: Kind) -> None:
     _kinds[kind.name] = kind
 
 
-def kind_named(name: str) -> Kind:
-    """Return a kind by its name.
-
-    Raises:
-        KeyError: No app that is installed has registered it.
-    """
-    return _kinds[name]
+def kind_named(name: str) -> Kind | None:
+    """Return a kind by its name; None when the app that registered it is not installed any more."""
+    return _kinds.get(name)

@@ -28,7 +28,7 @@ RESUME_QUEUED_AFTER = timedelta(seconds=120)
 RESUME_RUNNING_AFTER = timedelta(
     seconds=settings.CELERY_BROKER_TRANSPORT_OPTIONS["visibility_timeout"] + 60
 )
-#: Times that a silent job is enqueued again before it is given up.
+#: Times that a running job is enqueued again after it fell silent, before it is given up.
 MAXIMUM_RESUMES = 20
 
 
@@ -59,7 +59,11 @@ def job_submit(
 
     Raises:
         IdempotencyKeyReusedError: The key belongs to a different request.
+        LookupError: No app has registered the kind.
     """
+    registered = kind_named(kind)
+    if registered is None:
+        raise LookupError(f"no app has registered jobs of kind {kind!r} (jobs.kinds.register)")
     try:
         with transaction.atomic():
             job = Job.objects.create(
@@ -70,7 +74,7 @@ def job_submit(
                 idempotency_key=idempotency_key,
             )
             create_details(job)
-            kind_named(kind).enqueue(job.id)
+            registered.enqueue(job.id)
     except IntegrityError:
         if idempotency_key is None:
             raise
@@ -141,7 +145,9 @@ def job_cancel(job_id: UUID) -> Job:
         job.state = State.CANCELLED
         job.finished_at = now
         job.save(update_fields=["state", "finished_at", "updated_at"])
-        kind_named(job.kind).on_cancel(job.id)
+        kind = kind_named(job.kind)
+        if kind is not None:
+            kind.on_cancel(job.id)
     logger.info("job_cancelled", job_id=str(job_id))
     live.announce(job_id)
     return job
@@ -167,17 +173,19 @@ def jobs_resume_interrupted() -> int:
             )
             if job is None:
                 continue
-            if job.resumes >= MAXIMUM_RESUMES:
-                job_finish(
-                    job_id,
-                    state=State.FAILED,
-                    done=job.done,
-                    error=f"Given up: it fell silent {job.resumes + 1} times.",
+            kind = kind_named(job.kind)
+            if kind is None or job.resumes >= MAXIMUM_RESUMES:
+                error = (
+                    f"Given up: it fell silent {job.resumes + 1} times."
+                    if kind
+                    else f"No app that is installed handles jobs of kind {job.kind}."
                 )
+                job_finish(job_id, state=State.FAILED, done=job.done, error=error)
                 continue
-            job.resumes += 1
+            # One that is still queued may just be waiting its turn: that is no fault of its own.
+            job.resumes += job.state == State.RUNNING
             job.save(update_fields=["resumes", "updated_at"])
-            kind_named(job.kind).enqueue(job.id)
+            kind.enqueue(job.id)
             resumed += 1
             logger.warning("job_resumed", job_id=str(job.id), state=job.state)
     return resumed

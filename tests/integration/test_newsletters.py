@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from threading import Thread
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
+from redis import Redis
 
 from delivery.errors import TransientError
 from deploy.embedded.servers import RedisServer
@@ -16,7 +18,7 @@ from jobs.models import Job, State
 from jobs.services import job_cancel, jobs_resume_interrupted
 from newsletters.models import Newsletter, Recipient, RecipientState
 from newsletters.services import Batch, batch_send, newsletter_submit, unique_addresses
-from tests.conftest import MailSink
+from tests.conftest import MailSink, broker_is_idle
 from tests.support.roles import Role, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -200,7 +202,30 @@ def test_a_job_that_never_ends_is_given_up(redis: RedisServer) -> None:
     assert job.error == "Given up: it fell silent 21 times."
 
 
-def test_a_rolled_back_submission_sends_nothing(worker: Role, mails: MailSink) -> None:
+def test_a_job_of_a_workload_that_is_gone_ends_with_the_reason(redis: RedisServer) -> None:
+    Job.objects.create(kind="fax", state=State.RUNNING)
+    Job.objects.update(updated_at="2020-01-01T00:00:00Z")
+    open_job = Job.objects.create(kind="fax")
+
+    jobs_resume_interrupted()
+
+    assert Job.objects.get(state=State.FAILED).error.endswith("jobs of kind fax.")
+    assert job_cancel(open_job.id).state == State.CANCELLED
+
+
+def test_a_rolled_back_submission_leaves_nothing(broker: Redis) -> None:
+    class Undone(Exception):  # noqa: N818 - not an error
+        pass
+
+    with suppress(Undone), transaction.atomic():
+        submit("ada@example.com")
+        raise Undone
+
+    assert not Job.objects.exists()
+    assert broker_is_idle(broker)
+
+
+def test_a_repeated_submission_sends_one_mail(worker: Role, mails: MailSink) -> None:
     first = submit("ada@example.com", idempotency_key=str(uuid4()))
     again = submit("ada@example.com", idempotency_key=first.idempotency_key)
 
