@@ -14,13 +14,17 @@ from pathlib import Path
 from deploy.stack.errors import StackError
 
 _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)")
+#: docker-compose.yml builds DATABASE_URL and BROKER_URL from these.
+_PARTS_OF_ADDRESSES = {"POSTGRES_PASSWORD", "REDIS_PASSWORD"}
+_ADDRESS_SAFE = re.compile(r"[A-Za-z0-9._~-]*")
 _RULE = re.compile(r"#\s*generate:\s*(.+)")
 
 
 def parse(text: str, source: str = ".env") -> dict[str, str]:
     """Return the values of `NAME=value` lines.
 
-    Raises StackError naming a line that is neither an assignment nor a comment.
+    Raises StackError naming a line that is neither an assignment nor a comment, or whose value
+    would not be the same everywhere.
     """
     values = {}
     for number, raw in enumerate(text.splitlines(), start=1):
@@ -30,7 +34,18 @@ def parse(text: str, source: str = ".env") -> dict[str, str]:
         match = _ASSIGNMENT.fullmatch(line)
         if match is None:
             raise StackError(f"{source} line {number}: expected NAME=value, found {line!r}")
-        values[match[1]] = _unquoted(match[2].strip())
+        value = match[2].strip()
+        # Compose would put another variable's value there; the embedded runtime would not.
+        if "$" in value and not value.startswith("'"):
+            raise StackError(
+                f"{source} line {number}: {match[1]} has a $ in it. Put the value in single quotes"
+            )
+        values[match[1]] = _unquoted(value)
+        if match[1] in _PARTS_OF_ADDRESSES and not _ADDRESS_SAFE.fullmatch(values[match[1]]):
+            raise StackError(
+                f"{source} line {number}: {match[1]} becomes part of an address, so it may have "
+                "letters, digits and . _ ~ - only"
+            )
     return values
 
 

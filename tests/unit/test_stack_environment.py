@@ -72,7 +72,7 @@ def test_the_process_environment_wins_and_the_example_gives_defaults(root: Path)
         ("NAME='single quotes'", "single quotes"),
         ('NAME="a # is kept"', "a # is kept"),
         ("NAME=value # comment", "value"),
-        ("NAME=pass#word=x$y", "pass#word=x$y"),
+        ("NAME=pass#word=xy", "pass#word=xy"),
         ("export NAME=exported", "exported"),
         ("NAME=", ""),
     ],
@@ -84,6 +84,21 @@ def test_reads_values(line: str, value: str) -> None:
 def test_names_the_line_that_is_not_an_assignment() -> None:
     with pytest.raises(StackError, match=r"\.env line 2: expected NAME=value, found 'oops'"):
         environment.parse("A=1\noops\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("API_TOKENS=local:abc$HOME", "single quotes"),
+        ('API_TOKENS="local:abc$HOME"', "single quotes"),
+        ("POSTGRES_PASSWORD=p@ss/word", "part of an address"),
+        ("REDIS_PASSWORD='a b'", "part of an address"),
+    ],
+)
+def test_refuses_values_that_would_not_be_the_same_everywhere(line: str, reason: str) -> None:
+    with pytest.raises(StackError, match=rf"^\.env line 2: .*{reason}"):
+        environment.parse(f"# above\n{line}\n")
+    assert environment.parse("API_TOKENS='local:abc$HOME'")["API_TOKENS"] == "local:abc$HOME"
 
 
 def test_says_where_to_run_when_the_example_is_missing(tmp_path: Path) -> None:
