@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from channels.security.websocket import AllowedHostsOriginValidator
 from django.conf import settings
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from ninja.errors import HttpError
 from ninja.security import APIKeyCookie, HttpBearer
 from ninja.utils import check_csrf
+
+Application = Callable[..., Awaitable[None]]
 
 BEARER: Final = "bearer "
 
@@ -39,6 +43,35 @@ def caller_of_scope(scope: dict[str, Any]) -> str | None:
             if text.lower().startswith(BEARER):
                 return token_holder(text[len(BEARER) :])
     return session_holder(scope["user"])
+
+
+def origin_checked_for_sessions(application: Application) -> Application:
+    """Refuse WebSockets of other origins, unless the caller sends a token.
+
+    A browser sends its cookies for any page, but a token only where our own code does; and callers
+    that are no browsers send no origin.
+    """
+    checked = AllowedHostsOriginValidator(application)
+
+    async def choose(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        has_token = any(name == b"authorization" for name, _ in scope["headers"])
+        await (application if has_token else checked)(scope, receive, send)
+
+    return choose
+
+
+class SessionKeyMiddleware:
+    """Drops session cookies that cannot be keys: PostgreSQL would refuse them with an error."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        """Take the rest of the chain."""
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer a request."""
+        if not request.COOKIES.get(settings.SESSION_COOKIE_NAME, "").isalnum():
+            request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
+        return self._get_response(request)
 
 
 class ApiToken(HttpBearer):

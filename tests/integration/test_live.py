@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -14,9 +15,12 @@ from django.test import Client
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from deploy.embedded.servers import RedisServer, free_port, running
 from jobs.models import Job, State
 from jobs.services import job_finish, job_progress
 from tests.integration.conftest import TOKEN, Web
+from tests.support import environment
+from tests.support.roles import running_role, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -100,10 +104,45 @@ def test_staff_may_watch_with_their_session(web: Web) -> None:
         assert receive(socket)["id"] == str(job.id)
 
 
-def test_pages_of_other_origins_may_not_watch(web: Web) -> None:
+def test_pages_of_other_origins_may_not_watch_with_a_session(web: Web) -> None:
+    browser = Client()
+    browser.force_login(get_user_model().objects.create_user("ann", is_staff=True))
+    cookie = {"Cookie": f"sessionid={browser.cookies['sessionid'].value}"}
+
     with (
         pytest.raises(InvalidStatus) as caught,
-        watch(web, running_job().id, WITH_TOKEN, origin="https://elsewhere.example"),
+        watch(web, running_job().id, cookie, origin="https://elsewhere.example"),
     ):
         pass
     assert caught.value.response.status_code == 403
+
+
+def test_a_program_with_a_token_needs_no_origin(web: Web) -> None:
+    with watch(web, running_job().id, WITH_TOKEN, origin=None) as socket:
+        assert receive(socket)["state"] == "running"
+
+
+def test_a_watcher_outlives_a_channel_layer_that_goes_away(
+    role_settings: dict[str, str], tmp_path: Path
+) -> None:
+    port, redis_port = free_port(), free_port()
+    layer = RedisServer(tmp_path / "redis", redis_port, environment.PASSWORD)
+    settings = {
+        **role_settings,
+        "WEB_PORT": str(port),
+        "CHANNEL_LAYER_URL": f"redis://:{environment.PASSWORD}@127.0.0.1:{redis_port}/0",
+    }
+    job = running_job()
+    with running_role(tmp_path, "web", **settings) as role:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: role.probe("http", f"{url}/readyz") == 0, what=f"web: {role.log_file}")
+        with running(layer):
+            socket = watch(Web(role, url), job.id, WITH_TOKEN).__enter__()
+            assert receive(socket)["done"] == 0
+        # The layer is gone, and with it every announcement; the row is read all the same.
+        job_progress(job.id, done=5)
+        assert receive(socket)["done"] == 5
+        with running(layer):
+            job_finish(job.id, state=State.SUCCEEDED, done=10)
+            assert receive(socket)["state"] == "succeeded"
+            assert close_code(socket) == 1000
