@@ -73,6 +73,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django_structlog.middlewares.RequestMiddleware",
     "console.errors.ApiErrorMiddleware",
+    "console.authentication.SessionKeyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -115,10 +116,9 @@ AUTH_PASSWORD_VALIDATORS = [
 #: True where TLS ends at a proxy in front: secure cookies, HSTS, redirect to https.
 BEHIND_TLS = env.bool("DJANGO_BEHIND_TLS", False)
 SECURE_SSL_REDIRECT = BEHIND_TLS
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_TLS else None
+# Not SECURE_PROXY_SSL_HEADER, which believes everybody: uvicorn takes X-Forwarded-Proto from the
+# addresses of FORWARDED_ALLOW_IPS only.
 SECURE_HSTS_SECONDS = 31_536_000 if BEHIND_TLS else 0
-SECURE_HSTS_INCLUDE_SUBDOMAINS = BEHIND_TLS
-SECURE_HSTS_PRELOAD = BEHIND_TLS
 SESSION_COOKIE_SECURE = BEHIND_TLS
 CSRF_COOKIE_SECURE = BEHIND_TLS
 SESSION_COOKIE_HTTPONLY = True
@@ -212,7 +212,9 @@ CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_RETRY_ON_WORKER_LOST = True
 CELERY_WORKER_CONSUMER = "telemetry.consumer:WatchedConsumer"
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
-CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
+# Tasks go on when the broker is lost. Their messages come back, and find the work done; cancelling
+# would kill them in mid-work and do it again after the visibility timeout.
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 #: Seconds that running tasks have after SIGTERM (delivery/graceful_stop.py).
 WORKER_WARM_SHUTDOWN_SECONDS = env.int(
     "WORKER_WARM_SHUTDOWN_SECONDS",
@@ -231,7 +233,10 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 # checks it instead. Any large number switches the fixup off (celery/fixups/django.py).
 CELERY_DB_REUSE_MAX = 1 << 30
 
-CELERY_RESULT_BACKEND = "django-db"
+CELERY_RESULT_BACKEND = "delivery.results:DatabaseBackend"
+CELERY_RESULT_BACKEND_ALWAYS_RETRY = True
+# With growing pauses, some 10 s in all; then the result is given up, not the work.
+CELERY_RESULT_BACKEND_MAX_RETRIES = 10
 CELERY_RESULT_EXTENDED = True
 CELERY_RESULT_EXPIRES = env.int(
     "RESULT_RETENTION_SECONDS", 7 * 86_400, validate=environment.between(60, 3650 * 86_400)
@@ -242,13 +247,18 @@ CELERY_TASK_TRACK_STARTED = False
 CELERY_BEAT_SCHEDULER = "telemetry.schedulers:WatchedDatabaseScheduler"
 CELERY_BEAT_MAX_LOOP_INTERVAL = 5
 CELERY_BEAT_SCHEDULE = {
-    "resume-interrupted-jobs": {"task": "jobs.resume_interrupted", "schedule": 60.0},
-    "delete-old-jobs": {"task": "housekeeping.delete_old_jobs", "schedule": 3600.0},
-    "delete-expired-results": {"task": "housekeeping.delete_expired_results", "schedule": 3600.0},
-    "delete-expired-sessions": {
-        "task": "housekeeping.delete_expired_sessions",
-        "schedule": 86400.0,
-    },
+    name: {
+        "task": task,
+        "schedule": seconds,
+        # While workers are away, one message is enough.
+        "options": {"expires": seconds},
+    }
+    for name, task, seconds in [
+        ("resume-interrupted-jobs", "jobs.resume_interrupted", 60.0),
+        ("delete-old-jobs", "housekeeping.delete_old_jobs", 3600.0),
+        ("delete-expired-results", "housekeeping.delete_expired_results", 3600.0),
+        ("delete-expired-sessions", "housekeeping.delete_expired_sessions", 86_400.0),
+    ]
 }
 # Celery would add its own result clean-up, one transaction however large the table is.
 DJANGO_CELERY_BEAT_TZ_AWARE = True

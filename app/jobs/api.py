@@ -91,10 +91,8 @@ def get_job(request: HttpRequest, job_id: UUID) -> Job:
 @router.post("/{uuid:job_id}/cancel", response={200: JobOut, 404: ErrorOut}, summary="Stop a job")
 def cancel_job(request: HttpRequest, job_id: UUID) -> Job:
     """Stop a job. One that has ended stays as it is, so repeating the call is harmless."""
-    try:
-        return job_cancel(job_id)
-    except Job.DoesNotExist:
-        raise HttpError(404, "There is no such job.") from None
+    _job(job_id)
+    return job_cancel(job_id)
 
 
 def _job(job_id: UUID) -> Job:

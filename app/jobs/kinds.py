@@ -15,12 +15,13 @@ class Kind:
         name: As in ``Job.kind``.
         enqueue: Publishes the job's first message once the transaction has committed. It is
             called again to resume a job that was interrupted, so a second message must be harmless.
-        on_cancel: Releases what belongs to a job that was cancelled; runs in that transaction.
+        release: Closes what is left of a job that ended before all of it was done (cancelled or
+            failed); runs in that transaction.
     """
 
     name: str
     enqueue: Callable[[UUID], None]
-    on_cancel: Callable[[UUID], None]
+    release: Callable[[UUID], None]
 
 
 _kinds: dict[str, Kind] = {}

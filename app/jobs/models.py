@@ -37,7 +37,8 @@ class Job(models.Model):
         default=0, help_text="Times that work was begun or tried again; 1 when all went well."
     )
     resumes = models.PositiveSmallIntegerField(
-        default=0, help_text="Times that it fell silent while it ran, and was enqueued again."
+        default=0,
+        help_text="Times that it was enqueued again since it last moved.",
     )
     requested_by = models.CharField(max_length=150, help_text="Name of the user or the API token.")
     idempotency_key = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001

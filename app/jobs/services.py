@@ -11,9 +11,16 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import F
+from django.db.models import (
+    DurationField,
+    ExpressionWrapper,
+    F,
+    Q,
+    QuerySet,
+    Value,
+)
+from django.db.models.functions import Least, Now, Power
 from django.utils import timezone
 
 from jobs import live
@@ -22,13 +29,12 @@ from jobs.models import OPEN_STATES, Job, State
 
 logger = structlog.get_logger(__name__)
 
-#: A job without a sign of life for so long is enqueued again. A running one may be in the hands of
-#: a worker until the broker gives its message to another.
+#: A job without a sign of life for so long is enqueued again; the time doubles each time, up to 32
+#: times as long. A running job shows life at least each time one of its tasks is tried again.
 RESUME_QUEUED_AFTER = timedelta(seconds=120)
-RESUME_RUNNING_AFTER = timedelta(
-    seconds=settings.CELERY_BROKER_TRANSPORT_OPTIONS["visibility_timeout"] + 60
-)
-#: Times that a running job is enqueued again after it fell silent, before it is given up.
+RESUME_RUNNING_AFTER = timedelta(seconds=360)
+MAXIMUM_DOUBLINGS = 5
+#: Times that a running job is enqueued again without any progress, before it is given up.
 MAXIMUM_RESUMES = 20
 
 
@@ -111,9 +117,10 @@ def job_retried(job_id: UUID) -> None:
 
 def job_progress(job_id: UUID, *, done: int) -> None:
     """Store how many units have ended. Concurrent parts may report out of order: it never falls."""
-    Job.objects.filter(id=job_id, state__in=OPEN_STATES, done__lte=done).update(
-        done=done, updated_at=timezone.now()
-    )
+    now = timezone.now()
+    open_jobs = Job.objects.filter(id=job_id, state__in=OPEN_STATES)
+    if not open_jobs.filter(done__lt=done).update(done=done, resumes=0, updated_at=now):
+        open_jobs.update(updated_at=now)
     live.announce(job_id)
 
 
@@ -131,26 +138,37 @@ def job_finish(
     return bool(changed)
 
 
+def job_fail(job_id: UUID, error: str) -> None:
+    """End an open job with a reason, and close what is left of it. Others stay as they are."""
+    _end_early(job_id, State.FAILED, error)
+
+
+def job_recount(job_id: UUID, *, done: int, result: Any) -> None:
+    """Correct the figures of a job that ended early, while its last units were under way."""
+    Job.objects.filter(id=job_id, state__in=[State.CANCELLED, State.FAILED]).update(
+        done=done, result=result
+    )
+
+
 def job_cancel(job_id: UUID) -> Job:
     """Stop an open job: workers leave it within one unit of work. Others stay as they are.
 
     Raises:
         Job.DoesNotExist: There is no such job.
     """
-    now = timezone.now()
+    _end_early(job_id, State.CANCELLED, "")
+    return Job.objects.get(id=job_id)
+
+
+def _end_early(job_id: UUID, state: State, error: str) -> None:
     with transaction.atomic():
-        job = Job.objects.select_for_update().get(id=job_id)
-        if not job.is_open:
-            return job
-        job.state = State.CANCELLED
-        job.finished_at = now
-        job.save(update_fields=["state", "finished_at", "updated_at"])
+        job = Job.objects.select_for_update().filter(id=job_id).first()
+        if job is None or not job.is_open:
+            return
+        job_finish(job_id, state=state, done=job.done, error=error)
         kind = kind_named(job.kind)
         if kind is not None:
-            kind.on_cancel(job.id)
-    logger.info("job_cancelled", job_id=str(job_id))
-    live.announce(job_id)
-    return job
+            kind.release(job_id)
 
 
 def jobs_resume_interrupted() -> int:
@@ -159,12 +177,8 @@ def jobs_resume_interrupted() -> int:
     That is how a job whose message was never published (broker down at the commit) or was lost
     with the broker's memory is brought to its end.
     """
-    now = timezone.now()
-    silent = Job.objects.filter(
-        state=State.QUEUED, updated_at__lt=now - RESUME_QUEUED_AFTER
-    ) | Job.objects.filter(state=State.RUNNING, updated_at__lt=now - RESUME_RUNNING_AFTER)
     resumed = 0
-    for job_id in silent.order_by("updated_at").values_list("id", flat=True)[:1000]:
+    for job_id in _silent_jobs().values_list("id", flat=True)[:1000]:
         with transaction.atomic():
             job = (
                 Job.objects.select_for_update(skip_locked=True)
@@ -174,18 +188,29 @@ def jobs_resume_interrupted() -> int:
             if job is None:
                 continue
             kind = kind_named(job.kind)
-            if kind is None or job.resumes >= MAXIMUM_RESUMES:
-                error = (
-                    f"Given up: it fell silent {job.resumes + 1} times."
-                    if kind
-                    else f"No app that is installed handles jobs of kind {job.kind}."
-                )
-                job_finish(job_id, state=State.FAILED, done=job.done, error=error)
+            if kind is None:
+                job_fail(job_id, f"No app that is installed handles jobs of kind {job.kind}.")
                 continue
             # One that is still queued may just be waiting its turn: that is no fault of its own.
-            job.resumes += job.state == State.RUNNING
+            if job.state == State.RUNNING and job.resumes >= MAXIMUM_RESUMES:
+                job_fail(job_id, f"Given up: it fell silent {job.resumes + 1} times.")
+                continue
+            job.resumes += 1
             job.save(update_fields=["resumes", "updated_at"])
             kind.enqueue(job.id)
             resumed += 1
             logger.warning("job_resumed", job_id=str(job.id), state=job.state)
     return resumed
+
+
+def _silent_jobs() -> QuerySet[Job]:
+    """Return the open jobs that show no sign of life for longer than is usual, oldest first."""
+    doubled = Power(Value(2.0), Least(F("resumes"), Value(MAXIMUM_DOUBLINGS)))
+
+    def silent(state: State, after: timedelta) -> Q:
+        patience = ExpressionWrapper(Value(after) * doubled, output_field=DurationField())
+        return Q(state=state, updated_at__lt=Now() - patience)
+
+    return Job.objects.filter(
+        silent(State.QUEUED, RESUME_QUEUED_AFTER) | silent(State.RUNNING, RESUME_RUNNING_AFTER)
+    ).order_by("updated_at")

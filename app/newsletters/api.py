@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from typing import Annotated, Any
 
 from django.core.exceptions import ValidationError
+from django.core.mail.message import sanitize_address
 from django.core.validators import validate_email
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -20,15 +22,25 @@ router = Router(tags=["newsletters"])
 
 
 def _address(value: str) -> str:
+    """Accept an address that Django would write into the mail just as it is.
+
+    Others would reach a different mailbox: Django decodes ``=?utf-8?q?...``, drops control
+    characters and maps international domains (``sanitize_address``).
+    """
     try:
         validate_email(value)
-    except ValidationError:
-        raise ValueError("not a valid mail address") from None
-    return value
+        if value.isascii() and sanitize_address(value, "utf-8") == value:
+            return value
+    except (ValidationError, ValueError):
+        pass
+    if not value.isascii():
+        raise ValueError("not ASCII; write an international domain as xn--...")
+    raise ValueError("not a valid mail address")
 
 
 def _no_control_characters(value: str) -> str:
-    if any(not character.isprintable() for character in value):
+    # Control characters, lone surrogates, line and paragraph separators (Unicode categories).
+    if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in value):
         raise ValueError("must not contain line breaks or control characters")
     return value
 

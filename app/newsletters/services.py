@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from delivery.errors import TransientError
 from jobs.models import Job, State
-from jobs.services import job_finish, job_progress, job_submit
+from jobs.services import job_finish, job_progress, job_recount, job_submit
 from newsletters.models import Newsletter, Recipient, RecipientState
 
 logger = structlog.get_logger(__name__)
@@ -101,7 +101,7 @@ def newsletter_enqueue(job_id: UUID) -> None:
 
 
 def newsletter_release(job_id: UUID) -> None:
-    """Note that recipients without a mail will not get one.
+    """Note that recipients without a mail will not get one (the job was cancelled, or failed).
 
     A row that is locked is being written to at this moment; waiting for a mail server here would
     hold up the person who cancels.
@@ -110,6 +110,7 @@ def newsletter_release(job_id: UUID) -> None:
         newsletter_id=job_id, state=RecipientState.PENDING
     )
     Recipient.objects.filter(pk__in=pending.values("pk")).update(state=RecipientState.CANCELLED)
+    newsletter_progress(job_id)
 
 
 def newsletter_batches(job_id: UUID) -> list[Batch]:
@@ -130,8 +131,8 @@ def batch_send(batch: Batch, *, last_attempt: bool) -> None:
 
     Each recipient is locked while the mail is handed over and has its state committed at once.
     So a batch that is tried again, or runs twice at the same time, skips those who have their
-    mail. Only a process that dies between the server's yes and the commit leaves a mail to be
-    sent again, with the same Message-ID.
+    mail. Only where the process or the database dies between the server's yes and the commit is
+    a mail sent again, with the same Message-ID.
 
     Args:
         batch: Whom to write to.
@@ -166,7 +167,7 @@ def batch_send(batch: Batch, *, last_attempt: bool) -> None:
             _fail_all(batch, _reason(error))
     finally:
         _close(connection)
-        newsletter_progress(batch.newsletter_id)
+    newsletter_progress(batch.newsletter_id)
     if postponed and not last_attempt:
         raise TransientError(f"{len(postponed)} postponed; last reason: {postponed[-1]}")
 
@@ -185,6 +186,10 @@ def newsletter_progress(job_id: UUID) -> None:
             failed=Count("pk", filter=Q(state=RecipientState.FAILED)),
         )
         done = counts["sent"] + counts["failed"]
+        result = {"sent": counts["sent"], "failed": counts["failed"]}
+        if not job.is_open:
+            job_recount(job_id, done=done, result=result)
+            return
         if counts["pending"]:
             job_progress(job_id, done=done)
             return
@@ -193,7 +198,7 @@ def newsletter_progress(job_id: UUID) -> None:
             job_id,
             state=State.FAILED if nobody else State.SUCCEEDED,
             done=done,
-            result={"sent": counts["sent"], "failed": counts["failed"]},
+            result=result,
             error=_first_error(job_id) if nobody else "",
         )
 
@@ -242,6 +247,10 @@ def _send(
             recipient.state = RecipientState.FAILED
         else:
             postponed = recipient.error
+    except ValueError as error:
+        # The mail cannot even be written: this one is to blame, not the others.
+        recipient.error = _reason(error)
+        recipient.state = RecipientState.FAILED
     else:
         recipient.state = RecipientState.SENT
         recipient.sent_at = timezone.now()

@@ -95,6 +95,17 @@ def test_callers_without_a_valid_token_get_401(
         pytest.param({**GOOD, "recipients": ["a\x00@b.de"]}, 422, id="an address with U+0000"),
         pytest.param({**GOOD, "recipients": [f"{'a' * 250}@b.de"]}, 422, id="too long an address"),
         pytest.param({**GOOD, "surprise": 1}, 422, id="an unknown field"),
+        pytest.param({**GOOD, "subject": "a\u2028b"}, 422, id="subject with a line separator"),
+        pytest.param({**GOOD, "subject": "👩\u200d💻 5\u00a0€"}, 202, id="subject with emoji"),
+        pytest.param({**GOOD, "recipients": ["a@faß.de"]}, 422, id="a domain that is mapped"),
+        pytest.param({**GOOD, "recipients": ["a@xn--fa-hia.de"]}, 202, id="the same in ASCII"),
+        pytest.param({**GOOD, "recipients": [f"a@{'ä' * 62}.de"]}, 422, id="a label too long"),
+        pytest.param(
+            {**GOOD, "recipients": ["=?utf-8?q?victim?=@example.com"]}, 422, id="an encoded name"
+        ),
+        pytest.param(
+            {**GOOD, "recipients": ['"x\x01y"@example.com']}, 422, id="a hidden character"
+        ),
         pytest.param(
             {**GOOD, "recipients": [f"r{i}@b.de" for i in range(10_001)]}, 422, id="10,001 of them"
         ),
@@ -213,6 +224,14 @@ def test_users_who_are_not_staff_get_401() -> None:
 
     assert_error(visitor.get("/api/jobs"), 401, "unauthenticated")
     assert visitor.get("/").status_code == 302
+
+
+@pytest.mark.parametrize("key", ["\x00aaaaaaaaaaaa", "'; --", "ä" * 32, "a" * 5000])
+def test_a_cookie_that_is_no_session_key_is_no_error(key: str) -> None:
+    browser = Client()
+    browser.cookies["sessionid"] = key
+
+    assert_error(browser.get("/api/jobs"), 401, "unauthenticated")
 
 
 def test_every_answer_names_its_request(api: Client) -> None:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
+from datetime import timedelta
 from threading import Thread
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
+from django.utils import timezone
 from redis import Redis
 
 from delivery.errors import TransientError
 from deploy.embedded.servers import RedisServer
 from jobs.models import Job, State
-from jobs.services import job_cancel, jobs_resume_interrupted
+from jobs.services import job_cancel, job_progress, jobs_resume_interrupted
 from newsletters.models import Newsletter, Recipient, RecipientState
 from newsletters.services import Batch, batch_send, newsletter_submit, unique_addresses
+from newsletters.tasks import send_batch, send_newsletter
 from tests.conftest import MailSink, broker_is_idle
 from tests.support.roles import Role, wait_until
 
@@ -107,6 +110,74 @@ def test_a_busy_mail_server_costs_time_but_no_mail(worker: Role, mails: MailSink
     assert wait_for_end(job, 120).result == {"sent": 150, "failed": 0}
     assert max(Counter(mails.recipients()).values()) == 1
     assert len(mails.recipients()) == 150
+
+
+def test_a_mail_that_cannot_be_written_fails_alone(mails: MailSink) -> None:
+    batch = stored_only("ada@example.com", f"a@{'ä' * 62}.com", "grace@example.com")
+
+    batch_send(batch, last_attempt=False)
+
+    assert Job.objects.get().result == {"sent": 2, "failed": 1}
+    assert mails.recipients() == ["ada@example.com", "grace@example.com"]
+
+
+def test_a_job_that_fails_leaves_nobody_pending(mails: MailSink) -> None:
+    batch = stored_only("ada@example.com", "grace@example.com")
+    Recipient.objects.filter(position=0).update(state=RecipientState.SENT)
+
+    send_batch.on_failure(RuntimeError("a bug"), "id", [str(batch.newsletter_id)], {}, None)
+
+    job = Job.objects.get()
+    assert (job.state, job.error) == (State.FAILED, "RuntimeError: a bug")
+    assert job.result == {"sent": 1, "failed": 0}
+    assert set(Recipient.objects.values_list("state", flat=True)) == {"sent", "cancelled"}
+
+
+def test_a_job_stays_open_while_its_task_may_still_be_tried_again() -> None:
+    batch = stored_only("ada@example.com")
+
+    send_batch.on_failure(OperationalError("gone"), "id", [str(batch.newsletter_id)], {}, None)
+
+    assert Job.objects.get().state == State.RUNNING
+
+
+def test_an_attempt_that_cannot_be_counted_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise OperationalError("the server is gone")
+
+    monkeypatch.setattr("jobs.tasks.job_retried", broken)
+    monkeypatch.setattr("jobs.tasks.job_fail", broken)
+    send_batch.on_retry(TransientError("x"), "id", [str(uuid4())], {}, None)
+    send_batch.on_failure(RuntimeError("x"), "id", [str(uuid4())], {}, None)
+
+
+def test_silent_jobs_are_resumed_with_growing_distance(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(send_newsletter, "delay_on_commit", lambda *_: None)
+    stored_only("ada@example.com")
+
+    def resumed_after(minutes: float, resumes: int) -> bool:
+        silent_since = timezone.now() - timedelta(minutes=minutes)
+        Job.objects.update(updated_at=silent_since, resumes=resumes)
+        return jobs_resume_interrupted() == 1
+
+    assert not resumed_after(5.9, 0)
+    assert resumed_after(6.1, 0)
+    assert not resumed_after(11.9, 1)
+    assert resumed_after(12.1, 1)
+    assert not resumed_after(191, 12)
+    assert resumed_after(193, 12)
+
+
+def test_progress_makes_a_job_young_again() -> None:
+    batch = stored_only("ada@example.com")
+    Job.objects.update(resumes=7)
+
+    job_progress(batch.newsletter_id, done=0)
+    assert Job.objects.get().resumes == 7, "a sign of life is not progress"
+    job_progress(batch.newsletter_id, done=1)
+    assert Job.objects.get().resumes == 0
 
 
 def test_the_last_attempt_records_what_is_left(mails: MailSink) -> None:
