@@ -36,14 +36,17 @@ CODES: Final = {
 }
 
 
-def error_body(status: int, message: str | None = None, detail: Any = None) -> dict[str, Any]:
-    """Return the body of an error response."""
+def error_body(
+    status: int, message: str | None = None, detail: Any = None, request_id: str | None = None
+) -> dict[str, Any]:
+    """Return the body of an error response; the request id is that of the log, unless given."""
     code, usual_message = CODES.get(status, (f"http_{status}", "The request was refused."))
     return {
         "code": code,
         "message": message or usual_message,
         "detail": detail,
-        "request_id": str(structlog.contextvars.get_contextvars().get("request_id", "")),
+        "request_id": request_id
+        or str(structlog.contextvars.get_contextvars().get("request_id", "")),
     }
 
 

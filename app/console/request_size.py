@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
+from uuid import uuid4
+
+import structlog
 
 from console.errors import error_body
 
@@ -12,6 +15,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[..., Awaitable[None]]
+
+logger = structlog.get_logger(__name__)
 
 #: A client that is still sending would not read the answer, so up to this many times the limit
 #: is read and thrown away before the connection is closed.
@@ -56,9 +61,11 @@ class RequestSizeLimit:
             received += len(message.get("body", b""))
             if message["type"] == "http.disconnect" or not message.get("more_body"):
                 break
-        body = json.dumps(
-            error_body(413, f"The request body is larger than {self._limit} bytes.")
-        ).encode()
+        # The request never reaches the middleware that would name and log it.
+        request_id = str(uuid4())
+        logger.warning("request_too_large", request_id=request_id, limit=self._limit)
+        explanation = f"The request body is larger than {self._limit} bytes."
+        body = json.dumps(error_body(413, explanation, request_id=request_id)).encode()
         await send(
             {
                 "type": "http.response.start",

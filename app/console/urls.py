@@ -1,5 +1,6 @@
 """Routes of the console and the API."""
 
+from django.contrib.admin.forms import AdminAuthenticationForm
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
@@ -14,7 +15,9 @@ urlpatterns = [
     path("newsletters", views.newsletter_form, name="newsletter-form"),
     path(
         "sign-in",
-        LoginView.as_view(template_name="console/sign_in.html", redirect_authenticated_user=True),
+        LoginView.as_view(
+            template_name="console/sign_in.html", authentication_form=AdminAuthenticationForm
+        ),
         name="sign-in",
     ),
     path("sign-out", LogoutView.as_view(), name="sign-out"),

@@ -37,15 +37,16 @@ def _jobs() -> dict[str, Any]:
     return {"jobs": Job.objects.all()[:JOBS_SHOWN]}
 
 
+def _console(request: HttpRequest, status: int = 200, **context: Any) -> HttpResponse:
+    page = {**_jobs(), "tools": settings.TOOL_LINKS, "version": settings.VERSION, **context}
+    return render(request, "console/console.html", page, status=status)
+
+
 @require_GET
 @staff_only
 def console(request: HttpRequest) -> HttpResponse:
     """Show the first page."""
-    return render(
-        request,
-        "console/console.html",
-        {**_jobs(), "tools": settings.TOOL_LINKS, "version": settings.VERSION, "entered": {}},
-    )
+    return _console(request, entered={})
 
 
 @require_GET
@@ -97,12 +98,7 @@ def newsletter_form(request: HttpRequest) -> HttpResponse:
             f"{' '.join(str(part) for part in fault['loc'])}: {fault['msg']}"
             for fault in error.errors()[:5]
         ]
-        return render(
-            request,
-            "console/console.html",
-            {**_jobs(), "tools": settings.TOOL_LINKS, "faults": faults, "entered": entered},
-            status=422,
-        )
+        return _console(request, 422, faults=faults, entered=entered)
     job = newsletter_submit(
         **newsletter.dict(),
         requested_by=request.user.get_username(),

@@ -89,8 +89,8 @@ def standard_library_configuration(options: dict[str, str]) -> dict[str, Any]:
             # Says everything a second time: django_structlog logs tasks with their ids.
             "celery.worker.strategy": {"level": "WARNING"},
             "celery.app.trace": {"level": "WARNING"},
-            # django_structlog logs each request; Django would log 4xx and 5xx once more.
-            "django.request": {"level": "CRITICAL"},
+            # django_structlog logs each request. Errors stay: not all of them happen in a view.
+            "django.request": {"level": "ERROR"},
             "django.server": {"level": "WARNING"},
             # Gunicorn's worker hands this handler to uvicorn, which would log to nowhere without.
             "gunicorn.error": {"handlers": ["output"], "propagate": False},

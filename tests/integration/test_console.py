@@ -30,7 +30,7 @@ def test_strangers_are_sent_to_the_sign_in_page_and_back(client: Client) -> None
     assert response["Location"] == "/sign-in?next=/"
 
     wrong = client.post("/sign-in", {"username": "ann", "password": "wrong"})
-    assert b"is not right" in wrong.content
+    assert b"Please enter the correct username and password" in wrong.content
     right = client.post("/sign-in?next=/", {"username": "ann", "password": "a-long-password"})
     assert right["Location"] == "/"
 

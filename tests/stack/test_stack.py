@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import Any
 
 import pytest
@@ -75,6 +76,24 @@ def test_workers_consume_again_after_a_restart_of_redis(stack: Stack) -> None:
     assert stack.mails.recipients() == people
     for name, state in before.items():
         assert stack.container(name).attrs["State"]["Pid"] == state["Pid"], f"{name} was restarted"
+
+
+@pytest.mark.parametrize("server", ["redis", "postgres"])
+def test_a_restart_of_a_server_in_mid_work_loses_no_mail(stack: Stack, server: str) -> None:
+    address, people = stack.submit(3000)
+    wait_until(lambda: len(stack.mails.recipients()) > 200, timeout=60, what="the first mails")
+    stack.run("restart", server)
+    assert len(stack.mails.recipients()) < 3000
+    # What a pool process held is given out again by jobs.resume_interrupted, after six minutes.
+    job = stack.wait_for_end(address, 500)
+
+    assert job["result"] == {"sent": 3000, "failed": 0}
+    assert set(stack.mails.recipients()) == set(people)
+    # A mail whose sender lost the database before it could note the success is sent again, under
+    # the same name: at most one for each pool process.
+    messages = stack.mails.request("/api/v1/messages?limit=20000")["messages"]
+    assert len({message["MessageID"] for message in messages}) == 3000
+    assert len(messages) <= (3000 if server == "redis" else 3004)
 
 
 def test_a_submission_is_accepted_without_a_broker_and_done_when_it_is_back(stack: Stack) -> None:
@@ -151,6 +170,23 @@ def test_the_image_has_its_labels_and_no_compiler(stack: Stack) -> None:
     for tool in ("cc", "gcc", "g++", "make"):
         assert stack.container("web").exec_run(["sh", "-c", f"command -v {tool}"]).exit_code != 0
     assert image.attrs["Size"] < 400e6
+
+
+@pytest.mark.parametrize("role", ["web", "worker", "beat", "flower", "exporter", "migrate"])
+def test_term_ends_a_role_that_is_still_starting(stack: Stack, role: str) -> None:
+    """Process 1 ignores signals that it has no handler for."""
+    environment = stack.container("flower").attrs["Config"]["Env"]
+    engine = stack.compose._get_docker_client().client
+    for seconds in (0.1, 0.5, 1.0):
+        container = engine.containers.run(
+            "celeriac:test", [role], environment=environment, detach=True, network_disabled=True
+        )
+        try:
+            time.sleep(seconds)
+            container.stop(timeout=10)
+            assert container.wait()["StatusCode"] != 137, f"killed {seconds} s after its start"
+        finally:
+            container.remove(force=True)
 
 
 def test_term_ends_every_role_cleanly(stack: Stack) -> None:
