@@ -1,8 +1,9 @@
 """Starts a program so that SIGTERM ends it from its first moment: ``python -m config.launch NAME``.
 
-In a container the role is process 1, for which the kernel ignores signals without a handler. Until
-Celery or gunicorn have installed theirs (2 s of imports), a stop would wait for its whole grace
-period and then kill. They replace the handler of this module.
+Until Celery or gunicorn have installed their handlers (2 s of imports), a stop would end the role
+with the status of a failure; or, where it is process 1 (a container without an init), not at all,
+because the kernel ignores signals to it that have no handler. They replace the handler of this
+module.
 """
 
 from __future__ import annotations
