@@ -36,7 +36,7 @@ demo: ## Send a newsletter to 500 people and watch it arrive (ARGS="--recipients
 # Without Docker the stack runs from the virtual environment; with Docker it needs none.
 .PHONY: .env-tools
 .env-tools:
-	@if [ "$$($(STACK) runtime 2>/dev/null)" = embedded ]; then $(MAKE) $(VENV)/embedded.installed; fi
+	@if [ "$$($(STACK) runtime 2>/dev/null)" = embedded ]; then $(MAKE) --silent $(VENV)/embedded.installed; fi
 
 ##@ Develop
 .PHONY: install lock fmt migrations

@@ -22,4 +22,6 @@ urlpatterns = [
     ),
     path("sign-out", LogoutView.as_view(), name="sign-out"),
     path("api/", api.urls),
+    # Pages that are not ours (admin, API documentation) have no icon of their own.
+    path("favicon.ico", views.icon),
 ]

@@ -12,6 +12,7 @@ from django.contrib.admin.views.decorators import staff_member_required
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.templatetags.static import static
 from django.views.decorators.http import require_GET, require_POST
 from pydantic import ValidationError
 
@@ -47,6 +48,12 @@ def _console(request: HttpRequest, status: int = 200, **context: Any) -> HttpRes
 def console(request: HttpRequest) -> HttpResponse:
     """Show the first page."""
     return _console(request, entered={})
+
+
+@require_GET
+def icon(request: HttpRequest) -> HttpResponse:
+    """Say where the icon is."""
+    return redirect(static("console/icon.svg"))
 
 
 @require_GET

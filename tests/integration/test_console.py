@@ -50,6 +50,10 @@ def test_an_empty_console_says_what_to_do_first(staff: Client) -> None:
     assert "<style" not in page and "onclick" not in page, "the content policy allows no inline"
 
 
+def test_there_is_an_icon_for_pages_that_have_none(client: Client) -> None:
+    assert client.get("/favicon.ico")["Location"].startswith("/static/console/icon.")
+
+
 def test_a_newsletter_can_be_sent_from_the_form(staff: Client) -> None:
     response = staff.post("/newsletters", FORM)
     job = Job.objects.get()

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.stack.conftest import Stack
+from tests.stack.conftest import Stack, require_engine
 from tests.support.roles import wait_until
+
+require_engine()
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
