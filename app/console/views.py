@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -109,6 +108,5 @@ def newsletter_form(request: HttpRequest) -> HttpResponse:
     job = newsletter_submit(
         **newsletter.dict(),
         requested_by=request.user.get_username(),
-        fingerprint=hashlib.sha256(newsletter.model_dump_json().encode()).hexdigest(),
     )
     return redirect("job-page", job.id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from typing import Annotated, Any
 
@@ -99,7 +98,6 @@ def submit_newsletter(
     job = newsletter_submit(
         **details,
         requested_by=str(getattr(request, "auth")),  # noqa: B009 - set by ninja
-        fingerprint=hashlib.sha256(newsletter.model_dump_json().encode()).hexdigest(),
         idempotency_key=idempotency_key,
     )
     response["Location"] = reverse("api:get_job", args=[job.id])

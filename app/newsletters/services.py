@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import smtplib
 import time
 from collections.abc import Iterable, Sequence
@@ -63,7 +65,6 @@ def newsletter_submit(
     body: str,
     recipients: Sequence[str],
     requested_by: str,
-    fingerprint: str,
     idempotency_key: str | None = None,
 ) -> Job:
     """Store a newsletter with its recipients, to be sent after the commit.
@@ -72,6 +73,7 @@ def newsletter_submit(
         IdempotencyKeyReusedError: The key belongs to a different request.
     """
     addresses = unique_addresses(recipients)
+    content = json.dumps([subject, body, addresses])
 
     def create(job: Job) -> None:
         newsletter = Newsletter.objects.create(job=job, subject=subject, body=body)
@@ -87,7 +89,7 @@ def newsletter_submit(
         kind=KIND,
         total=len(addresses),
         requested_by=requested_by,
-        fingerprint=fingerprint,
+        fingerprint=hashlib.sha256(content.encode()).hexdigest(),
         idempotency_key=idempotency_key,
         create_details=create,
     )

@@ -33,7 +33,6 @@ def submit(*addresses: str, **options: Any) -> Job:
         body="Text",
         recipients=addresses,
         requested_by="tester",
-        fingerprint="",
         **options,
     )
 

@@ -230,9 +230,7 @@ def test_a_worker_gives_its_mails_back_when_it_is_stopped(
     settings = {**role_settings, "BROKER_URL": f"{redis.url}/5"}
     addresses = [f"r{number:05}@example.com" for number in range(3000)]
     monkeypatch.setattr(send_newsletter, "delay_on_commit", lambda *_: None)
-    job = newsletter_submit(
-        subject="s", body="b", recipients=addresses, requested_by="tester", fingerprint=""
-    )
+    job = newsletter_submit(subject="s", body="b", recipients=addresses, requested_by="tester")
     with Connection(settings["BROKER_URL"]) as own:
         options: dict[str, Any] = {"connection": own}  # the stubs do not know it
         send_newsletter.apply_async((str(job.id),), **options)
