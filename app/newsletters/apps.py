@@ -17,6 +17,6 @@ class NewslettersConfig(AppConfig):
             kinds.Kind(
                 name=services.KIND,
                 enqueue=services.newsletter_enqueue,
-                release=services.newsletter_release,
+                release=services.newsletter_progress,
             )
         )

@@ -102,19 +102,6 @@ def newsletter_enqueue(job_id: UUID) -> None:
     send_newsletter.delay_on_commit(str(job_id))
 
 
-def newsletter_release(job_id: UUID) -> None:
-    """Note that recipients without a mail will not get one (the job was cancelled, or failed).
-
-    A row that is locked is being written to at this moment; waiting for a mail server here would
-    hold up the person who cancels.
-    """
-    pending = Recipient.objects.select_for_update(skip_locked=True).filter(
-        newsletter_id=job_id, state=RecipientState.PENDING
-    )
-    Recipient.objects.filter(pk__in=pending.values("pk")).update(state=RecipientState.CANCELLED)
-    newsletter_progress(job_id)
-
-
 def newsletter_batches(job_id: UUID) -> list[Batch]:
     """Return the batches in which there is somebody left to write to."""
     size = settings.NEWSLETTER_BATCH_SIZE
@@ -177,7 +164,8 @@ def batch_send(batch: Batch, *, last_attempt: bool) -> None:
 def newsletter_progress(job_id: UUID) -> None:
     """Count who has an end, and finish the job when all have.
 
-    Counting is not adding: however often it is called, and by whomever at once, it is right.
+    Counting is not adding: however often it is called, and by whomever at once, it is right. When
+    the job ended before (cancelled, or failed), those who are left get no mail.
     """
     with transaction.atomic():
         # Of two batches that end at the same time, the second one to lock sees both.
@@ -190,6 +178,7 @@ def newsletter_progress(job_id: UUID) -> None:
         done = counts["sent"] + counts["failed"]
         result = {"sent": counts["sent"], "failed": counts["failed"]}
         if not job.is_open:
+            _cancel_pending(job_id)
             job_recount(job_id, done=done, result=result)
             return
         if counts["pending"]:
@@ -203,6 +192,18 @@ def newsletter_progress(job_id: UUID) -> None:
             result=result,
             error=_first_error(job_id) if nobody else "",
         )
+
+
+def _cancel_pending(job_id: UUID) -> None:
+    """Note that recipients without a mail will not get one.
+
+    A row that is locked is being written to at this moment; waiting for a mail server here would
+    hold up the person who cancels. Its batch comes here again.
+    """
+    pending = Recipient.objects.select_for_update(skip_locked=True).filter(
+        newsletter_id=job_id, state=RecipientState.PENDING
+    )
+    Recipient.objects.filter(pk__in=pending.values("pk")).update(state=RecipientState.CANCELLED)
 
 
 def _lock_next(batch: Batch, position: int) -> Recipient | None:
