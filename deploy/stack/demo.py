@@ -164,6 +164,7 @@ def _follow(api: Api, url: str) -> Iterator[Job]:
         elif monotonic() - moved > STALL_TIMEOUT:
             raise StackError(
                 f"job {job.id} is {job.state} at {job.done}/{job.total} and has not moved for "
-                f"{STALL_TIMEOUT:.0f} s: look at make ps and make logs"
+                f"{STALL_TIMEOUT:.0f} s. It may wait behind other newsletters, which the console "
+                "shows; else look at make ps and make logs"
             )
         sleep(POLL_INTERVAL)

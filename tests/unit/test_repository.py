@@ -121,9 +121,8 @@ def test_every_service_is_confined_and_watched(name: str) -> None:
         assert re.fullmatch(r"\d+:\d+", service["user"])
 
 
-def test_only_the_web_port_is_reachable_without_a_password() -> None:
+def test_these_ports_are_published_and_no_others() -> None:
     published = {name for name, service in COMPOSE["services"].items() if service.get("ports")}
-    # Bound to loopback; in Kubernetes these are kept inside by policies.
     assert published == {
         "web", "flower", "mail", "prometheus", "alertmanager", "grafana",
     }  # fmt: skip
