@@ -35,14 +35,22 @@ def session_holder(user: Any) -> str | None:
     return user.get_username() if user.is_active and user.is_staff else None
 
 
+def token_of_scope(scope: dict[str, Any]) -> str | None:
+    """Return the bearer token that comes with a WebSocket, or None.
+
+    Other kinds of authorization do not count: a browser sends ``Basic`` for any page that asks.
+    """
+    for name, value in scope["headers"]:
+        text: str = value.decode("latin-1")
+        if name == b"authorization" and text.lower().startswith(BEARER):
+            return text[len(BEARER) :]
+    return None
+
+
 def caller_of_scope(scope: dict[str, Any]) -> str | None:
     """Return who opens a WebSocket, by the rules of the HTTP API, or None."""
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            text = value.decode("latin-1")
-            if text.lower().startswith(BEARER):
-                return token_holder(text[len(BEARER) :])
-    return session_holder(scope["user"])
+    token = token_of_scope(scope)
+    return session_holder(scope["user"]) if token is None else token_holder(token)
 
 
 def origin_checked_for_sessions(application: Application) -> Application:
@@ -54,8 +62,8 @@ def origin_checked_for_sessions(application: Application) -> Application:
     checked = AllowedHostsOriginValidator(application)
 
     async def choose(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        has_token = any(name == b"authorization" for name, _ in scope["headers"])
-        await (application if has_token else checked)(scope, receive, send)
+        chosen = checked if token_of_scope(scope) is None else application
+        await chosen(scope, receive, send)
 
     return choose
 

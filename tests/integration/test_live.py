@@ -104,14 +104,17 @@ def test_staff_may_watch_with_their_session(web: Web) -> None:
         assert receive(socket)["id"] == str(job.id)
 
 
-def test_pages_of_other_origins_may_not_watch_with_a_session(web: Web) -> None:
+@pytest.mark.parametrize("extra", [{}, {"Authorization": "Basic dTpw"}])
+def test_pages_of_other_origins_may_not_watch_with_a_session(
+    web: Web, extra: dict[str, str]
+) -> None:
     browser = Client()
     browser.force_login(get_user_model().objects.create_user("ann", is_staff=True))
     cookie = {"Cookie": f"sessionid={browser.cookies['sessionid'].value}"}
 
     with (
         pytest.raises(InvalidStatus) as caught,
-        watch(web, running_job().id, cookie, origin="https://elsewhere.example"),
+        watch(web, running_job().id, {**cookie, **extra}, origin="https://elsewhere.example"),
     ):
         pass
     assert caught.value.response.status_code == 403
