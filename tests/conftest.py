@@ -7,7 +7,6 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,17 +37,12 @@ def django_db_modify_db_settings(postgres: PostgresServer) -> None:
 
 
 @pytest.fixture(scope="session")
-def redis_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where Redis keeps its data, so that it can be started again with it."""
-    return tmp_path_factory.mktemp("redis")
-
-
-@pytest.fixture(scope="session")
-def redis(redis_directory: Path) -> Iterator[RedisServer]:
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """Run a Redis of our own."""
-    with running(
-        RedisServer(redis_directory, environment.REDIS_PORT, environment.PASSWORD)
-    ) as server:
+    server = RedisServer(
+        tmp_path_factory.mktemp("redis"), environment.REDIS_PORT, environment.PASSWORD
+    )
+    with running(server):
         yield server
 
 

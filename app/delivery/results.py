@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, OperationalError, close_old_connections
 from django_celery_results.backends import DatabaseBackend as StockDatabaseBackend
 
 
@@ -19,6 +19,5 @@ class DatabaseBackend(StockDatabaseBackend):
         """Say whether storing may be tried again, and let go of connections that are broken."""
         if not isinstance(exc, (OperationalError, InterfaceError)):
             return False
-        for connection in connections.all(initialized_only=True):
-            connection.close_if_unusable_or_obsolete()
+        close_old_connections()
         return True

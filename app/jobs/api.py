@@ -91,15 +91,21 @@ def get_job(request: HttpRequest, job_id: UUID) -> Job:
 @router.post("/{uuid:job_id}/cancel", response={200: JobOut, 404: ErrorOut}, summary="Stop a job")
 def cancel_job(request: HttpRequest, job_id: UUID) -> Job:
     """Stop a job. One that has ended stays as it is, so repeating the call is harmless."""
-    _job(job_id)
-    return job_cancel(job_id)
+    try:
+        return job_cancel(job_id)
+    except Job.DoesNotExist:
+        raise _no_such_job() from None
 
 
 def _job(job_id: UUID) -> Job:
     job = Job.objects.filter(id=job_id).first()
     if job is None:
-        raise HttpError(404, "There is no such job.")
+        raise _no_such_job()
     return job
+
+
+def _no_such_job() -> HttpError:
+    return HttpError(404, "There is no such job.")
 
 
 def job_as_json(job: Job) -> str:

@@ -20,7 +20,7 @@ from django.db.models import (
     QuerySet,
     Value,
 )
-from django.db.models.functions import Least, Now, Power
+from django.db.models.functions import Coalesce, Least, Now, Power
 from django.utils import timezone
 
 from jobs import live
@@ -100,11 +100,15 @@ def job_start(job_id: UUID) -> bool:
     """Note that work on the job begins; returns False when there is nothing left to do."""
     now = timezone.now()
     open_jobs = Job.objects.filter(id=job_id, state__in=OPEN_STATES)
-    if not open_jobs.update(state=State.RUNNING, attempts=F("attempts") + 1, updated_at=now):
-        return False
-    Job.objects.filter(id=job_id, started_at__isnull=True).update(started_at=now)
-    live.announce(job_id)
-    return True
+    begun = open_jobs.update(
+        state=State.RUNNING,
+        attempts=F("attempts") + 1,
+        started_at=Coalesce("started_at", now),
+        updated_at=now,
+    )
+    if begun:
+        live.announce(job_id)
+    return bool(begun)
 
 
 def job_retried(job_id: UUID) -> None:

@@ -46,7 +46,7 @@ class JobTask(BaseTask):
             logger.warning("job_left_open", job_id=args[0], error=str(error))
 
 
-@shared_task(name="jobs.resume_interrupted", ignore_result=False)
+@shared_task(name="jobs.resume_interrupted")
 def resume_interrupted() -> int:
     """Enqueue again the jobs that show no sign of life.
 

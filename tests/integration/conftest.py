@@ -9,6 +9,7 @@ import pytest
 from django.core.management import call_command
 
 from deploy.embedded.servers import free_port
+from jobs.models import Job
 from tests.support.roles import Role, running_role, wait_until
 
 #: The token of tests/test.env.
@@ -19,6 +20,17 @@ TOKEN = "tests-only-token-tests-only-token-00"
 def static_files() -> None:
     """Collect static files, as the image build does: pages name them by their hashes."""
     call_command("collectstatic", interactive=False, verbosity=0)
+
+
+def wait_for_end(job: Job, timeout: float = 60) -> Job:
+    """Wait until a job has its final state; returns it as it is then."""
+
+    def ended() -> bool:
+        job.refresh_from_db()
+        return not job.is_open
+
+    wait_until(ended, timeout=timeout, what=f"job {job.id} ends")
+    return job
 
 
 @dataclass

@@ -22,6 +22,7 @@ from newsletters.models import Newsletter, Recipient, RecipientState
 from newsletters.services import Batch, batch_send, newsletter_submit, unique_addresses
 from newsletters.tasks import send_batch, send_newsletter
 from tests.conftest import MailSink, broker_is_idle
+from tests.integration.conftest import wait_for_end
 from tests.support.roles import Role, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -35,15 +36,6 @@ def submit(*addresses: str, **options: Any) -> Job:
         requested_by="tester",
         **options,
     )
-
-
-def wait_for_end(job: Job, timeout: float = 60) -> Job:
-    def ended() -> bool:
-        job.refresh_from_db()
-        return not job.is_open
-
-    wait_until(ended, timeout=timeout, what=f"job {job.id} ends")
-    return job
 
 
 def people(number: int) -> list[str]:

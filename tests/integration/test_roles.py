@@ -24,7 +24,7 @@ from jobs.models import Job, State
 from newsletters.services import newsletter_submit
 from newsletters.tasks import send_newsletter
 from tests.conftest import MailSink
-from tests.integration.conftest import TOKEN, Web
+from tests.integration.conftest import TOKEN, Web, wait_for_end
 from tests.support import environment
 from tests.support.roles import ENTRYPOINT, ROOT, Role, role_environment, running_role, wait_until
 from tests.support.sleeping_task import sleep
@@ -240,12 +240,7 @@ def test_a_worker_gives_its_mails_back_when_it_is_stopped(
         assert first.stop(timeout=GRACE["worker"]) == 0
     assert len(mails.recipients()) < len(addresses)
     with running_role(tmp_path, "worker", name="second", **settings):
-
-        def ended() -> bool:
-            job.refresh_from_db()
-            return not job.is_open
-
-        wait_until(ended, timeout=90, what="the job ends")
+        wait_for_end(job, 90)
     assert job.result == {"sent": 3000, "failed": 0}
     assert mails.recipients() == addresses
 
