@@ -9,17 +9,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Arguments for the command behind a target: make logs ARGS=worker, make test ARGS="-k mail".
 ARGS ?=
+# What `make faults` hurts; `plain` is Celery as a popular template configures it.
+TARGET ?= containers,embedded
 export CELERIAC_REVISION ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 STACK := $(PYTHON) -m deploy.stack
-PYTHON_CODE := app deploy tests
+PYTHON_CODE := app bench deploy tests
 SHELL_SCRIPTS := .ci/run .ci/docker-engine deploy/docker/entrypoint \
 	$(addprefix deploy/docker/airgap/,build debian-mirror mailpit postgres-entrypoint redis-entrypoint)
 # Settings refuse to load without an environment; checks and tests use this one.
 TEST_ENVIRONMENT := set -a; . tests/test.env; set +a; export PYTHONPATH=app:.;
 
 ##@ Start
-.PHONY: up down ps logs shell demo
+.PHONY: up down ps logs shell demo doctor
 up: .env-tools ## Start everything, wait until it is healthy, print addresses and sign-in
 	@$(STACK) up $(ARGS)
 down: ## Stop everything; data stays (ARGS=--volumes deletes it)
@@ -32,6 +34,9 @@ shell: ## Open a Django shell inside the stack
 	@$(STACK) shell $(ARGS)
 demo: ## Send a newsletter to 500 people and watch it arrive (ARGS="--recipients 5000")
 	@$(STACK) demo $(ARGS)
+
+doctor: install ## Check what must agree, in files and in the running stack, and say what to do
+	@PYTHONPATH=app:. $(BIN)/python -m deploy.doctor
 
 # Without Docker the stack runs from the virtual environment; with Docker it needs none.
 .PHONY: .env-tools
@@ -69,7 +74,7 @@ $(VENV)/%.installed: requirements/%.txt | $(VENV)/bin/python
 	@touch $@
 
 ##@ Check and test
-.PHONY: check lint types contracts migrations-check test test-unit test-integration test-stack
+.PHONY: check lint types contracts migrations-check test test-unit test-integration test-stack faults
 check: lint types contracts migrations-check ## Everything that needs no running service
 
 lint: install ## Style of Python, shell, Dockerfiles, YAML
@@ -81,7 +86,7 @@ lint: install ## Style of Python, shell, Dockerfiles, YAML
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.renovate .github/renovate.json
 types: install ## Types (mypy, strict)
-	$(TEST_ENVIRONMENT) $(BIN)/mypy app deploy tests
+	$(TEST_ENVIRONMENT) $(BIN)/mypy $(PYTHON_CODE)
 contracts: install ## Direction of imports
 	$(TEST_ENVIRONMENT) $(BIN)/lint-imports --no-logo
 migrations-check: install ## Models and migrations agree
@@ -95,6 +100,8 @@ test-integration: install ## Tests with a real PostgreSQL, Redis and worker, no 
 	$(BIN)/python -m pytest tests/integration $(ARGS)
 test-stack: install ## Tests of the real Compose stack (needs Docker)
 	$(BIN)/python -m pytest tests/stack $(ARGS)
+faults: install ## Every fault under load: lost, doubled, seconds (TARGET=containers|embedded|plain)
+	FAULT_TARGETS=$(TARGET) $(BIN)/python -m pytest tests/faults $(ARGS)
 
 ##@ Images
 .PHONY: image image-size images-airgap

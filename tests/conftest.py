@@ -126,6 +126,9 @@ def role_settings(django_db_setup: None, redis: RedisServer) -> dict[str, str]:
     return {"DATABASE_URL": f"{url}/test_celeriac"}
 
 
+DURABLE_TASKS = ("--include", "tests.support.durable_tasks")
+
+
 @pytest.fixture(scope="session")
 def worker_process(
     role_settings: dict[str, str],
@@ -134,8 +137,21 @@ def worker_process(
 ) -> Iterator[Role]:
     """Run a real worker for all tests that only need work to be done."""
     directory = tmp_path_factory.mktemp("worker")
-    with running_role(directory, "worker", WORKER_CONCURRENCY="2", **role_settings) as role:
+    settings = {**role_settings, "PYTHONPATH": str(ROOT), "WORKER_CONCURRENCY": "2"}
+    with running_role(directory, "worker", *DURABLE_TASKS, **settings) as role:
         wait_until(lambda: role.probe("ready") == 0, timeout=60, what=f"worker: {role.log_file}")
+        yield role
+
+
+@pytest.fixture(scope="module")
+def relay_process(
+    role_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Role]:
+    """Run a real relay, but not beside modules that look at rows as they are left."""
+    directory = tmp_path_factory.mktemp("relay")
+    settings = {**role_settings, "PYTHONPATH": str(ROOT)}
+    with running_role(directory, "relay", *DURABLE_TASKS, **settings) as role:
+        wait_until(lambda: role.probe("live") == 0, timeout=60, what=f"relay: {role.log_file}")
         yield role
 
 
@@ -153,7 +169,9 @@ def broker(redis: RedisServer) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def worker(worker_process: Role, broker: Redis, transactional_db: None) -> Iterator[Role]:
-    """Return the worker; afterwards wait for it, because the tables are emptied then."""
+def worker(
+    worker_process: Role, relay_process: Role, broker: Redis, transactional_db: None
+) -> Iterator[Role]:
+    """Return the worker, with a relay beside it. Afterwards wait: the tables are emptied then."""
     yield worker_process
     wait_until(lambda: broker_is_idle(broker), what="the worker is idle")

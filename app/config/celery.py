@@ -8,6 +8,8 @@ from typing import Any
 from celery import Celery, signals
 from django_structlog.celery.steps import DjangoStructLogInitStep
 
+from delivery import celery_guards, graceful_stop
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 app = Celery("celeriac", task_cls="delivery.tasks:BaseTask")
@@ -15,14 +17,9 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 app.steps["worker"].add(DjangoStructLogInitStep)
 
-
-@app.on_configure.connect
-def install(**_: Any) -> None:
-    """Install what every process that uses Celery needs."""
-    from delivery import celery_guards, graceful_stop  # noqa: PLC0415 - need Django's settings
-
-    celery_guards.install()
-    graceful_stop.install()
+# Not in a signal of Celery, which would log an error and go on without the guards.
+celery_guards.install()
+graceful_stop.install()
 
 
 @signals.setup_logging.connect

@@ -6,6 +6,7 @@ faults at once, without a traceback, and exits with status 78 (EX_CONFIG of syse
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -71,6 +72,31 @@ def named_tokens(value: str) -> dict[str, str]:
     return names_by_token
 
 
+def signing_keys(value: str) -> dict[str, str]:
+    """Parse ``id:key,id:key`` into a mapping of id to key, in that order.
+
+    Raises:
+        ValidationError: Everything that is wrong, by position: the values are secrets.
+    """
+    keys: dict[str, str] = {}
+    faults: list[str] = []
+    pairs = [part.strip() for part in value.split(",")]
+    for position, pair in enumerate(pairs, start=1):
+        name, separator, key = pair.partition(":")
+        if not separator or not re.fullmatch(r"[a-z0-9_-]{1,32}", name):
+            faults.append(f"Key {position} has no id of up to 32 characters a-z, 0-9, _ and -.")
+        elif name in keys:
+            faults.append(f"Key {position} has the id of an earlier one.")
+        if len(key) < MINIMUM_SECRET_LENGTH:
+            faults.append(f"Key {position} has less than {MINIMUM_SECRET_LENGTH} characters.")
+        elif key in keys.values():
+            faults.append(f"Key {position} is the same as an earlier one.")
+        keys[name] = key
+    if faults:
+        raise ValidationError(f"Expected id:key,id:key. {' '.join(faults)}")
+    return keys
+
+
 def between(lowest: float, highest: float) -> Callable[[float], None]:
     """Return a validator that accepts numbers from ``lowest`` to ``highest``, both included."""
 
@@ -118,6 +144,7 @@ def reader() -> FileAwareEnv:
         "postgres_url": url_with_scheme("postgres", "postgresql"),
         "redis_url": url_with_scheme("redis", "rediss"),
         "named_tokens": named_tokens,
+        "signing_keys": signing_keys,
     }
     for name, parser in parsers.items():
         env.add_parser(name, parser)

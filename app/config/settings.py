@@ -152,7 +152,8 @@ DATABASES: dict[str, dict[str, Any]] = {
         **environment.database_from_url(_database_url),
         # Each request has a thread of its own, so only a pool can keep connections there.
         "CONN_MAX_AGE": 0 if DATABASE_POOL_SIZE else 600,
-        "CONN_HEALTH_CHECKS": True,
+        # A worker does without the query: it tries again what fails on a broken connection.
+        "CONN_HEALTH_CHECKS": bool(DATABASE_POOL_SIZE),
         "OPTIONS": {
             "application_name": f"celeriac-{SERVICE_NAME}",
             "connect_timeout": 5,
@@ -193,9 +194,16 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0.2}
 
-CELERY_ACCEPT_CONTENT = ["json"]
-CELERY_TASK_SERIALIZER = "json"
+#: Keys of the signed messages, by id: the first signs, all verify (delivery/signing.py).
+TASK_SIGNING_KEYS: dict[str, str] = env.signing_keys("TASK_SIGNING_KEYS")
+#: Seconds after which a task's message is refused. Longer than any message may wait in a queue.
+TASK_SIGNING_MAX_AGE_SECONDS = env.int(
+    "TASK_SIGNING_MAX_AGE_SECONDS", 7 * 86_400, validate=environment.between(60, 90 * 86_400)
+)
+CELERY_TASK_SERIALIZER = "signed"
+CELERY_ACCEPT_CONTENT = ["signed"]
 CELERY_RESULT_SERIALIZER = "json"
+CELERY_RESULT_ACCEPT_CONTENT = ["json"]
 CELERY_EVENT_SERIALIZER = "json"
 CELERY_TIMEZONE = TIME_ZONE
 CELERY_ENABLE_UTC = True
@@ -251,21 +259,27 @@ CELERY_BEAT_SCHEDULE = {
         "task": task,
         "schedule": seconds,
         # While workers are away, one message is enough.
-        "options": {"expires": seconds},
+        "options": {"expire_seconds": seconds},
     }
     for name, task, seconds in [
-        ("resume-interrupted-jobs", "jobs.resume_interrupted", 60.0),
         ("delete-old-jobs", "housekeeping.delete_old_jobs", 3600.0),
+        ("delete-old-deliveries", "housekeeping.delete_old_deliveries", 3600.0),
+        ("delete-old-quarantine", "housekeeping.delete_old_quarantine", 86_400.0),
         ("delete-expired-results", "housekeeping.delete_expired_results", 3600.0),
         ("delete-expired-sessions", "housekeeping.delete_expired_sessions", 86_400.0),
     ]
 }
-# Celery would add its own result clean-up, one transaction however large the table is.
 DJANGO_CELERY_BEAT_TZ_AWARE = True
 
 #: Seconds a finished job and its rows are kept.
 JOB_RETENTION_SECONDS = env.int(
     "JOB_RETENTION_SECONDS", 30 * 86_400, validate=environment.between(60, 3650 * 86_400)
+)
+
+#: Seconds an ended delivery is kept. Until then its id refuses a second one, and its result can be
+#: read. Dead letters stay until somebody replays or discards them.
+DELIVERY_RETENTION_SECONDS = env.int(
+    "DELIVERY_RETENTION_SECONDS", 7 * 86_400, validate=environment.between(60, 3650 * 86_400)
 )
 
 # ---------------------------------------------------------------------------------------------

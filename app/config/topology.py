@@ -65,7 +65,7 @@ QUEUES: Final = (
     ),
     Queue(
         name="maintenance",
-        purpose="periodic work: retention, clean-ups, resuming interrupted jobs",
+        purpose="periodic work: retention, clean-ups",
         tasks=("housekeeping.*", "jobs.*", "celery.*"),
         wait_target_seconds=60,
         soft_time_limit_seconds=240,

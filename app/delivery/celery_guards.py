@@ -11,8 +11,8 @@ from typing import Any
 
 from celery import signals
 from django.db import close_old_connections
-from kombu.transport import redis as redis_transport
-from redis.exceptions import ConnectionError as RedisConnectionError
+
+from delivery import transport
 
 GUARDED_VERSIONS = {"celery": "5.7.0", "kombu": "5.7.0"}
 
@@ -34,28 +34,9 @@ def install() -> None:
             f"delivery.celery_guards was checked with {GUARDED_VERSIONS}, but {found} is "
             "installed: run its tests against the new versions, then adapt GUARDED_VERSIONS."
         )
-    _keep_worker_alive_when_redis_goes_away()
+    transport.install()
     _keep_database_connection_between_tasks()
     _installed = True
-
-
-def _keep_worker_alive_when_redis_goes_away() -> None:
-    """Turn a crash of the worker's main process into a connection error, which it survives.
-
-    After a lost connection the consumer acknowledges or restores messages on a channel whose
-    connection is already closed: ``AttributeError: 'NoneType' object has no attribute 'hostname'``
-    ends the worker (8 of 8 trials with tasks of some seconds). No upstream report found.
-    Remove when ``Channel._connparams`` of kombu copes with a closed connection.
-    """
-    channel: Any = redis_transport.Channel
-    original = channel._connparams
-
-    def connection_parameters(self: Any, *arguments: Any, **options: Any) -> Any:
-        if self.connection is None or self.connection.client is None:
-            raise RedisConnectionError("the channel's broker connection is closed")
-        return original(self, *arguments, **options)
-
-    channel._connparams = connection_parameters
 
 
 def _keep_database_connection_between_tasks() -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.sessions.models import Session
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 from django_celery_results.models import TaskResult
 
+from delivery.models import Delivery, Group, State
 from jobs.models import Job
 
 #: Rows for each statement. A job takes up to 10,000 rows of its workload with it.
@@ -35,6 +36,27 @@ def old_jobs() -> QuerySet[Job]:
     """Return jobs that ended longer ago than they are kept."""
     oldest = timezone.now() - timedelta(seconds=settings.JOB_RETENTION_SECONDS)
     return Job.objects.filter(finished_at__lt=oldest).order_by("finished_at")
+
+
+def old_deliveries() -> QuerySet[Delivery]:
+    """Return deliveries that ended longer ago than they are kept.
+
+    Dead letters stay until somebody decides on them, and members as long as their chord may still
+    need their results.
+    """
+    oldest = timezone.now() - timedelta(seconds=settings.DELIVERY_RETENTION_SECONDS)
+    ended = Delivery.objects.filter(
+        state__in=[State.SUCCEEDED, State.CANCELLED], finished_at__lt=oldest
+    )
+    needed = Q(group__isnull=False, group__finished_at__isnull=True, group__failed_at__isnull=True)
+    return ended.exclude(needed).order_by("finished_at")
+
+
+def empty_groups() -> QuerySet[Group]:
+    """Return groups whose members are all deleted."""
+    oldest = timezone.now() - timedelta(seconds=settings.DELIVERY_RETENTION_SECONDS)
+    members = Delivery.objects.filter(group_id=OuterRef("id"))
+    return Group.objects.filter(~Exists(members), created_at__lt=oldest).order_by("created_at")
 
 
 def expired_results() -> QuerySet[TaskResult]:

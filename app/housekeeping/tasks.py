@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
+from delivery.quarantine import old_quarantined_messages
 from housekeeping import services
 
 
@@ -11,6 +12,19 @@ from housekeeping import services
 def delete_old_jobs() -> int:
     """Delete jobs past ``JOB_RETENTION_SECONDS`` with all their rows; returns how many rows."""
     return services.delete_in_batches(services.old_jobs(), services.BATCH_JOBS)
+
+
+@shared_task(name="housekeeping.delete_old_deliveries")
+def delete_old_deliveries() -> int:
+    """Delete deliveries past ``DELIVERY_RETENTION_SECONDS``, then empty groups; returns rows."""
+    deleted = services.delete_in_batches(services.old_deliveries())
+    return deleted + services.delete_in_batches(services.empty_groups())
+
+
+@shared_task(name="housekeeping.delete_old_quarantine")
+def delete_old_quarantine() -> int:
+    """Delete refused messages that are old; returns the number of rows."""
+    return services.delete_in_batches(old_quarantined_messages())
 
 
 @shared_task(name="housekeeping.delete_expired_results")

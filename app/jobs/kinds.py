@@ -13,15 +13,17 @@ class Kind:
 
     Attributes:
         name: As in ``Job.kind``.
-        enqueue: Publishes the job's first message once the transaction has committed. It is
-            called again to resume a job that was interrupted, so a second message must be harmless.
+        enqueue: Enters the job's first task; runs in the transaction that stores the job.
         release: Closes what is left of a job that ended before all of it was done (cancelled or
             failed); runs in that transaction.
+        reopen: Undoes ``release`` for a failed job whose task is replayed; runs in that
+            transaction.
     """
 
     name: str
     enqueue: Callable[[UUID], None]
     release: Callable[[UUID], None]
+    reopen: Callable[[UUID], None]
 
 
 _kinds: dict[str, Kind] = {}

@@ -36,10 +36,6 @@ class Job(models.Model):
     attempts = models.PositiveIntegerField(
         default=0, help_text="Times that work was begun or tried again; 1 when all went well."
     )
-    resumes = models.PositiveSmallIntegerField(
-        default=0,
-        help_text="Times that it was enqueued again since it last moved.",
-    )
     requested_by = models.CharField(max_length=150, help_text="Name of the user or the API token.")
     idempotency_key = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001
     request_fingerprint = models.CharField(
@@ -48,21 +44,14 @@ class Job(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
-    updated_at = models.DateTimeField(
-        auto_now=True, help_text="Last sign of life; old while open means interrupted."
-    )
+    updated_at = models.DateTimeField(auto_now=True, help_text="Last change.")
 
     class Meta:
-        """Indexes for the list (newest first), for resuming and for retention."""
+        """Indexes for the list (newest first) and for retention."""
 
         ordering: ClassVar = ["-created_at", "-id"]
         indexes: ClassVar = [
             models.Index(fields=["-created_at", "-id"], name="job_newest_first"),
-            models.Index(
-                fields=["updated_at"],
-                condition=Q(state__in=["queued", "running"]),
-                name="job_open_by_last_sign",
-            ),
             models.Index(
                 fields=["finished_at"],
                 condition=Q(finished_at__isnull=False),

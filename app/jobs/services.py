@@ -6,21 +6,13 @@ A late or repeated message finds the job already further on, and changes nothing
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import structlog
 from django.db import IntegrityError, transaction
-from django.db.models import (
-    DurationField,
-    ExpressionWrapper,
-    F,
-    Q,
-    QuerySet,
-    Value,
-)
-from django.db.models.functions import Coalesce, Least, Now, Power
+from django.db.models import F
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from jobs import live
@@ -28,14 +20,6 @@ from jobs.kinds import kind_named
 from jobs.models import OPEN_STATES, Job, State
 
 logger = structlog.get_logger(__name__)
-
-#: A job without a sign of life for so long is enqueued again; the time doubles each time, up to 32
-#: times as long. A running job shows life at least each time one of its tasks is tried again.
-RESUME_QUEUED_AFTER = timedelta(seconds=120)
-RESUME_RUNNING_AFTER = timedelta(seconds=360)
-MAXIMUM_DOUBLINGS = 5
-#: Times that a running job is enqueued again without any progress, before it is given up.
-MAXIMUM_RESUMES = 20
 
 
 class IdempotencyKeyReusedError(Exception):
@@ -121,11 +105,9 @@ def job_retried(job_id: UUID) -> None:
 
 def job_progress(job_id: UUID, *, done: int) -> None:
     """Store how many units have ended. Concurrent parts may report out of order: it never falls."""
-    now = timezone.now()
-    open_jobs = Job.objects.filter(id=job_id, state__in=OPEN_STATES)
-    if not open_jobs.filter(done__lt=done).update(done=done, resumes=0, updated_at=now):
-        open_jobs.update(updated_at=now)
-    live.announce(job_id)
+    behind = Job.objects.filter(id=job_id, state__in=OPEN_STATES, done__lt=done)
+    if behind.update(done=done, updated_at=timezone.now()):
+        live.announce(job_id)
 
 
 def job_finish(
@@ -175,46 +157,17 @@ def _end_early(job_id: UUID, state: State, error: str) -> None:
             kind.release(job_id)
 
 
-def jobs_resume_interrupted() -> int:
-    """Enqueue again the open jobs that show no sign of life; returns how many.
-
-    That is how a job whose message was never published (broker down at the commit) or was lost
-    with the broker's memory is brought to its end.
-    """
-    resumed = 0
-    for job_id in _silent_jobs().values_list("id", flat=True)[:1000]:
-        with transaction.atomic():
-            job = (
-                Job.objects.select_for_update(skip_locked=True)
-                .filter(id=job_id, state__in=OPEN_STATES)
-                .first()
-            )
-            if job is None:
-                continue
-            kind = kind_named(job.kind)
-            if kind is None:
-                job_fail(job_id, f"No app that is installed handles jobs of kind {job.kind}.")
-                continue
-            # One that is still queued may just be waiting its turn: that is no fault of its own.
-            if job.state == State.RUNNING and job.resumes >= MAXIMUM_RESUMES:
-                job_fail(job_id, f"Given up: it fell silent {job.resumes + 1} times.")
-                continue
-            job.resumes += 1
-            job.save(update_fields=["resumes", "updated_at"])
-            kind.enqueue(job.id)
-            resumed += 1
-            logger.warning("job_resumed", job_id=str(job.id), state=job.state)
-    return resumed
-
-
-def _silent_jobs() -> QuerySet[Job]:
-    """Return the open jobs that show no sign of life for longer than is usual, oldest first."""
-    doubled = Power(Value(2.0), Least(F("resumes"), Value(MAXIMUM_DOUBLINGS)))
-
-    def silent(state: State, after: timedelta) -> Q:
-        patience = ExpressionWrapper(Value(after) * doubled, output_field=DurationField())
-        return Q(state=state, updated_at__lt=Now() - patience)
-
-    return Job.objects.filter(
-        silent(State.QUEUED, RESUME_QUEUED_AFTER) | silent(State.RUNNING, RESUME_RUNNING_AFTER)
-    ).order_by("updated_at")
+def job_reopen(job_id: UUID) -> None:
+    """Have a failed job go on, because one of its tasks is replayed. Others stay as they are."""
+    with transaction.atomic():
+        job = Job.objects.select_for_update().filter(id=job_id, state=State.FAILED).first()
+        if job is None:
+            return
+        Job.objects.filter(id=job_id).update(
+            state=State.RUNNING, error="", finished_at=None, updated_at=timezone.now()
+        )
+        kind = kind_named(job.kind)
+        if kind is not None:
+            kind.reopen(job_id)
+        logger.info("job_reopened", job_id=str(job_id))
+    live.announce(job_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.contrib import admin
 
-from jobs.admin import ReadOnlyAdmin
+from delivery.admin import ReadOnlyAdmin
 from newsletters.models import Newsletter, Recipient
 
 

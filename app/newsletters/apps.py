@@ -18,5 +18,6 @@ class NewslettersConfig(AppConfig):
                 name=services.KIND,
                 enqueue=services.newsletter_enqueue,
                 release=services.newsletter_progress,
+                reopen=services.newsletter_reopen,
             )
         )

@@ -96,7 +96,7 @@ def newsletter_submit(
 
 
 def newsletter_enqueue(job_id: UUID) -> None:
-    """Have the newsletter sent once the current transaction has committed."""
+    """Have the newsletter sent if and when the current transaction commits."""
     from newsletters.tasks import send_newsletter  # noqa: PLC0415 - tasks build on services
 
     send_newsletter.delay_on_commit(str(job_id))
@@ -192,6 +192,12 @@ def newsletter_progress(job_id: UUID) -> None:
             result=result,
             error=_first_error(job_id) if nobody else "",
         )
+
+
+def newsletter_reopen(job_id: UUID) -> None:
+    """Let recipients whose mails were cancelled with a failed job wait for them again."""
+    cancelled = Recipient.objects.filter(newsletter_id=job_id, state=RecipientState.CANCELLED)
+    cancelled.update(state=RecipientState.PENDING)
 
 
 def _cancel_pending(job_id: UUID) -> None:

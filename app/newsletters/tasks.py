@@ -9,6 +9,8 @@ from celery import shared_task
 from celery.app.task import Task
 from celery.exceptions import SoftTimeLimitExceeded
 
+from delivery import canvas
+from delivery.tasks import run_once
 from jobs.services import job_start
 from jobs.tasks import JobTask
 from newsletters.services import Batch, batch_send, newsletter_batches, newsletter_progress
@@ -19,19 +21,18 @@ MAXIMUM_RETRIES: Final = 50
 
 @shared_task(name="newsletters.send_newsletter", base=JobTask)
 def send_newsletter(job_id: str) -> int:
-    """Publish a message for each batch that has pending recipients; returns how many.
+    """Enter a task for each batch that has pending recipients; returns how many.
 
-    Queue: mail. Idempotent because batches skip recipients that have an end. Retries: as every
-    task.
+    Queue: mail. The batches and this task's success are committed together, so they are entered
+    once. Retries: as every task.
     """
     newsletter_id = UUID(job_id)
-    if not job_start(newsletter_id):
-        return 0
-    batches = newsletter_batches(newsletter_id)
-    for batch in batches:
-        send_batch.delay(job_id, batch.first, batch.end)
-    if not batches:
-        newsletter_progress(newsletter_id)
+    with run_once() as outcome:
+        batches = newsletter_batches(newsletter_id) if job_start(newsletter_id) else []
+        canvas.group(send_batch.si(job_id, batch.first, batch.end) for batch in batches)
+        if not batches:
+            newsletter_progress(newsletter_id)
+        outcome.result = len(batches)
     return len(batches)
 
 

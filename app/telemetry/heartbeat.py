@@ -21,6 +21,8 @@ INTERVAL_SECONDS: Final = 5.0
 CONSUMING: Final = "consuming"
 RECONNECTING: Final = "reconnecting"
 TICKING: Final = "ticking"
+STANDBY: Final = "standby"
+RELAYING: Final = "relaying"
 
 
 def note(state: str) -> None:

@@ -92,6 +92,8 @@ def standard_library_configuration(options: dict[str, str]) -> dict[str, Any]:
             # django_structlog logs each request. Errors stay: not all of them happen in a view.
             "django.request": {"level": "ERROR"},
             "django.server": {"level": "WARNING"},
+            # billiard switches off propagation, and would print to standard error as text.
+            "multiprocessing": {"handlers": ["output"], "propagate": False},
             # Gunicorn's worker hands this handler to uvicorn, which would log to nowhere without.
             "gunicorn.error": {"handlers": ["output"], "propagate": False},
         },

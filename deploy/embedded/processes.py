@@ -85,6 +85,7 @@ class Processes:
             self._web(),
             self._worker("worker", self._values.get("WORKER_CONCURRENCY", "")),
             self._worker("worker-bulk", self._values.get("WORKER_BULK_CONCURRENCY", "")),
+            self._role("relay", check="live"),
             self._role("beat", check="live"),
             self._role(
                 "flower", probe=_page(self._url(ports.FLOWER, "/healthcheck")), port=ports.FLOWER

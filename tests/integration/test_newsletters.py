@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
-from datetime import timedelta
 from threading import Thread
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
-from django.db import OperationalError, connection, transaction
-from django.utils import timezone
+from django.db import connection, transaction
 from redis import Redis
 
+from delivery import ledger, publishing
 from delivery.errors import TransientError
-from deploy.embedded.servers import RedisServer
 from jobs.models import Job, State
-from jobs.services import job_cancel, job_progress, jobs_resume_interrupted
+from jobs.services import job_cancel
 from newsletters.models import Newsletter, Recipient, RecipientState
 from newsletters.services import Batch, batch_send, newsletter_submit, unique_addresses
-from newsletters.tasks import send_batch, send_newsletter
+from newsletters.tasks import send_batch
 from tests.conftest import MailSink, broker_is_idle
 from tests.integration.conftest import wait_for_end
 from tests.support.roles import Role, wait_until
@@ -112,63 +110,25 @@ def test_a_mail_that_cannot_be_written_fails_alone(mails: MailSink) -> None:
     assert mails.recipients() == ["ada@example.com", "grace@example.com"]
 
 
-def test_a_job_that_fails_leaves_nobody_pending(mails: MailSink) -> None:
-    batch = stored_only("ada@example.com", "grace@example.com")
+def test_a_batch_that_is_given_up_fails_its_job_and_a_replay_sends_the_rest(
+    worker: Role, mails: MailSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "publish_or_leave", lambda _messages: None)
+    batch = stored_only(*people(3))
     Recipient.objects.filter(position=0).update(state=RecipientState.SENT)
-
-    send_batch.on_failure(RuntimeError("a bug"), "id", [str(batch.newsletter_id)], {}, None)
+    letter = UUID(send_batch.delay_on_commit(str(batch.newsletter_id), 0, 3))
+    claim = ledger.claim(letter, "a worker with a bug")
+    assert claim is not None
+    ledger.bury(claim, "RuntimeError: a bug")
 
     job = Job.objects.get()
     assert (job.state, job.error) == (State.FAILED, "RuntimeError: a bug")
     assert job.result == {"sent": 1, "failed": 0}
     assert set(Recipient.objects.values_list("state", flat=True)) == {"sent", "cancelled"}
 
-
-def test_a_job_stays_open_while_its_task_may_still_be_tried_again() -> None:
-    batch = stored_only("ada@example.com")
-
-    send_batch.on_failure(OperationalError("gone"), "id", [str(batch.newsletter_id)], {}, None)
-
-    assert Job.objects.get().state == State.RUNNING
-
-
-def test_an_attempt_that_cannot_be_counted_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
-        raise OperationalError("the server is gone")
-
-    monkeypatch.setattr("jobs.tasks.job_retried", broken)
-    monkeypatch.setattr("jobs.tasks.job_fail", broken)
-    send_batch.on_retry(TransientError("x"), "id", [str(uuid4())], {}, None)
-    send_batch.on_failure(RuntimeError("x"), "id", [str(uuid4())], {}, None)
-
-
-def test_silent_jobs_are_resumed_with_growing_distance(
-    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(send_newsletter, "delay_on_commit", lambda *_: None)
-    stored_only("ada@example.com")
-
-    def resumed_after(minutes: float, resumes: int) -> bool:
-        silent_since = timezone.now() - timedelta(minutes=minutes)
-        Job.objects.update(updated_at=silent_since, resumes=resumes)
-        return jobs_resume_interrupted() == 1
-
-    assert not resumed_after(5.9, 0)
-    assert resumed_after(6.1, 0)
-    assert not resumed_after(11.9, 1)
-    assert resumed_after(12.1, 1)
-    assert not resumed_after(191, 12)
-    assert resumed_after(193, 12)
-
-
-def test_progress_makes_a_job_young_again() -> None:
-    batch = stored_only("ada@example.com")
-    Job.objects.update(resumes=7)
-
-    job_progress(batch.newsletter_id, done=0)
-    assert Job.objects.get().resumes == 7, "a sign of life is not progress"
-    job_progress(batch.newsletter_id, done=1)
-    assert Job.objects.get().resumes == 0
+    ledger.replay([letter])
+    assert wait_for_end(job).result == {"sent": 3, "failed": 0}
+    assert (job.state, mails.recipients()) == (State.SUCCEEDED, people(3)[1:])
 
 
 def test_the_last_attempt_records_what_is_left(mails: MailSink) -> None:
@@ -238,41 +198,6 @@ def test_cancelling_stops_the_mails(worker: Role, mails: MailSink) -> None:
     # What was in a worker's hands at that moment may still go out: one mail for each process.
     wait_until(lambda: not Recipient.objects.filter(state="pending").exists(), what="no pending")
     assert len(mails.recipients()) <= sent + 2
-
-
-def test_a_job_whose_message_was_never_published_is_resumed(
-    worker: Role, mails: MailSink, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as broken:
-        broken.setattr("newsletters.tasks.send_newsletter.delay_on_commit", lambda *_: None)
-        job = submit("ada@example.com")
-    assert jobs_resume_interrupted() == 0, "a young job is not resumed"
-    Job.objects.update(updated_at="2020-01-01T00:00:00Z")
-
-    assert jobs_resume_interrupted() == 1
-    assert wait_for_end(job).result == {"sent": 1, "failed": 0}
-
-
-def test_a_job_that_never_ends_is_given_up(redis: RedisServer) -> None:
-    stored_only("ada@example.com")
-    Job.objects.update(updated_at="2020-01-01T00:00:00Z", resumes=20)
-
-    jobs_resume_interrupted()
-
-    job = Job.objects.get()
-    assert job.state == State.FAILED
-    assert job.error == "Given up: it fell silent 21 times."
-
-
-def test_a_job_of_a_workload_that_is_gone_ends_with_the_reason(redis: RedisServer) -> None:
-    Job.objects.create(kind="fax", state=State.RUNNING)
-    Job.objects.update(updated_at="2020-01-01T00:00:00Z")
-    open_job = Job.objects.create(kind="fax")
-
-    jobs_resume_interrupted()
-
-    assert Job.objects.get(state=State.FAILED).error.endswith("jobs of kind fax.")
-    assert job_cancel(open_job.id).state == State.CANCELLED
 
 
 def test_a_rolled_back_submission_leaves_nothing(broker: Redis) -> None:

@@ -139,6 +139,7 @@ def stack_environment() -> dict[str, str]:
         "IMAGE_SUFFIX": "-airgap" if os.environ.get("IMAGES") == "airgap" else "",
         **{name: str(free_port()) for name in PORTS},
         "DJANGO_SECRET_KEY": secrets.token_urlsafe(32),
+        "TASK_SIGNING_KEYS": f"tests:{secrets.token_urlsafe(32)}",
         "POSTGRES_PASSWORD": secrets.token_urlsafe(16),
         "REDIS_PASSWORD": secrets.token_urlsafe(16),
         "FLOWER_BASIC_AUTH": f"admin:{secrets.token_urlsafe(16)}",

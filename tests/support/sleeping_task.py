@@ -7,8 +7,10 @@ from pathlib import Path
 
 from celery import shared_task
 
+from delivery.tasks import BaseTask
 
-@shared_task(name="images.sleep")
+
+@shared_task(name="images.sleep", base=BaseTask, durable=False)
 def sleep(seconds: float, notes: str) -> None:
     """Note the start, sleep, note the end. Queue: bulk."""
     note(notes, "start")

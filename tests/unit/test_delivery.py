@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from celery.utils.time import get_exponential_backoff_interval
-from kombu.transport import redis as redis_transport
+from kombu.transport.redis import Transport
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from delivery import celery_guards
+from delivery import celery_guards, transport
 from delivery.errors import PermanentError, TransientError
 from delivery.tasks import BaseTask
 
@@ -47,11 +47,15 @@ def test_guards_refuse_versions_they_were_not_written_for(monkeypatch: pytest.Mo
 
 
 def test_a_channel_without_a_connection_is_a_connection_error_not_a_crash() -> None:
+    class Closed(transport.GuardedChannel):
+        def __init__(self) -> None:
+            self.connection: Any = None
+
+    with pytest.raises(RedisConnectionError, match="connection is closed"):
+        Closed()._connparams()
+
+
+def test_every_channel_is_a_guarded_one() -> None:
     celery_guards.install()
 
-    class Closed:
-        connection: Any = None
-
-    channel: Any = redis_transport.Channel
-    with pytest.raises(RedisConnectionError):
-        channel._connparams(Closed())
+    assert Transport.Channel is transport.GuardedChannel

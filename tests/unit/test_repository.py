@@ -84,7 +84,7 @@ def test_compose_refuses_to_start_without_secrets() -> None:
     required = set(re.findall(r"\$\{([A-Z_]+):\?", read("docker-compose.yml")))
     assert required == {
         "DJANGO_SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "FLOWER_BASIC_AUTH",
-        "GRAFANA_ADMIN_PASSWORD",
+        "GRAFANA_ADMIN_PASSWORD", "TASK_SIGNING_KEYS",
     }  # fmt: skip
 
 

@@ -25,11 +25,12 @@ def start(role: str, directory: Path, **changes: str | None) -> subprocess.Compl
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_no_role_starts_without_a_secret_key(role: str, tmp_path: Path) -> None:
-    refused = start(role, tmp_path, DJANGO_SECRET_KEY=None)
+def test_no_role_starts_without_keys(role: str, tmp_path: Path) -> None:
+    refused = start(role, tmp_path, DJANGO_SECRET_KEY=None, TASK_SIGNING_KEYS=None)
 
     assert refused.returncode == 78
     assert "DJANGO_SECRET_KEY: Environment variable not set." in refused.stderr
+    assert "TASK_SIGNING_KEYS: Environment variable not set." in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
@@ -41,6 +42,7 @@ def test_all_faults_are_in_one_message_and_no_value_is_repeated(tmp_path: Path) 
         DATABASE_URL="mysql://root:hunter2@db/name",
         BROKER_URL="redis://:hunter2@broker:many/0",
         API_TOKENS="ann:hunter2",
+        TASK_SIGNING_KEYS="ann:hunter2",
         EMAIL_PORT="twenty-five",
         NEWSLETTER_BATCH_SIZE="0",
         LOG_LEVEL="LOUD",
@@ -50,10 +52,10 @@ def test_all_faults_are_in_one_message_and_no_value_is_repeated(tmp_path: Path) 
     assert refused.returncode == 78
     for name in (
         "DJANGO_SECRET_KEY", "DATABASE_URL", "BROKER_URL", "API_TOKENS", "EMAIL_PORT",
-        "NEWSLETTER_BATCH_SIZE", "LOG_LEVEL", "CHANNEL_LAYER_URL",
+        "TASK_SIGNING_KEYS", "NEWSLETTER_BATCH_SIZE", "LOG_LEVEL", "CHANNEL_LAYER_URL",
     ):  # fmt: skip
         assert f"  {name}: " in refused.stderr
-    assert "8 environment variable(s)" in refused.stderr
+    assert "9 environment variable(s)" in refused.stderr
     assert "hunter2" not in refused.stderr
     assert "Traceback" not in refused.stderr
 
@@ -71,7 +73,7 @@ def test_an_unknown_role_is_refused_with_the_list(tmp_path: Path) -> None:
     refused = start("chef", tmp_path)
 
     assert refused.returncode == 64
-    assert "web | worker | beat" in refused.stderr
+    assert "web | worker | relay | beat" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,96 @@
+"""A message in the hands of a worker's main process, which notices when its pool process dies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import structlog
+from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]
+from celery.exceptions import WorkerLostError
+from celery.worker import state as worker_state
+from celery.worker.request import Request as CeleryRequest
+from django.db import DatabaseError, InterfaceError, close_old_connections
+
+from delivery import ledger
+
+logger = structlog.get_logger(__name__)
+
+# Its stubs lack what is overridden here.
+_Request: Any = CeleryRequest
+
+
+class DeliveryRequest(_Request):
+    """Celery's request; for a durable task it tells the ledger what the task no longer can.
+
+    Without this a delivery whose process was killed would wait for the end of its lease, and one
+    that was killed for its time limit would be tried again. All of it is best effort: what is not
+    told here, the lease tells.
+    """
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether the ledger knows it."""
+        return bool(self.request_dict.get("durable"))
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - as Celery calls it
+        """Bury a delivery whose process is killed for the hard time limit."""
+        super().on_timeout(soft, timeout)
+        if self.is_durable and not soft and not worker_state.should_terminate:
+            self._tell(ledger.bury_held_by, f"TimeLimitExceeded: {timeout:g} s")
+
+    def on_failure(
+        self,
+        exc_info: Any,
+        send_failed_event: bool = True,  # noqa: FBT001, FBT002 - as Celery calls it
+        return_ok: bool = False,  # noqa: FBT001, FBT002
+    ) -> None:
+        """Let go of a delivery whose process was killed; other failures the task has noted."""
+        error = exc_info.exception
+        if isinstance(error, ExceptionWithTraceback):
+            error = error.exc
+        if not self.is_durable or not isinstance(
+            error, WorkerLostError | SystemExit | KeyboardInterrupt
+        ):
+            super().on_failure(exc_info, send_failed_event, return_ok)
+            return
+        worker_state.task_ready(self)
+        if self._already_cancelled or self._already_revoked:
+            return
+        self._tell(ledger.interrupt_held_by, f"{type(error).__name__}: {error}")
+        # The ledger brings it back; another message would only be in its way.
+        self.acknowledge()
+        self.send_event("task-retried", exception=repr(error), traceback="")
+        logger.warning("worker_process_lost", task_name=self.name, delivery_id=self.id)
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:  # noqa: FBT001, FBT002
+        """Let go of a delivery that a stop of the worker cuts off (cold shutdown)."""
+        super().cancel(pool, signal, emit_retry)
+        if self.is_durable:
+            self._tell(ledger.interrupt_held_by, "The worker was stopped.")
+
+    def _announce_revoked(
+        self,
+        reason: str,
+        terminated: bool,  # noqa: FBT001 - as Celery calls it
+        signum: Any,
+        expired: bool,  # noqa: FBT001
+    ) -> None:
+        """Cancel a delivery that somebody revoked, or it would be published again."""
+        super()._announce_revoked(reason, terminated, signum, expired)
+        if self.is_durable:
+            self._note(lambda: ledger.cancel([UUID(self.id)], f"Revoked: {reason}."))
+
+    def _tell(self, note: Callable[[UUID, str, str], bool], error: str) -> None:
+        """Note what became of the attempt that this worker's process made."""
+        if self.worker_pid is not None:
+            holder = f"{self._hostname}:{self.worker_pid}"
+            self._note(lambda: note(UUID(self.id), holder, error))
+
+    def _note(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except (DatabaseError, InterfaceError) as unnoted:
+            logger.warning("interruption_not_noted", delivery_id=self.id, error=str(unnoted))
+            close_old_connections()

@@ -1,0 +1,40 @@
+"""The relay role: publishes what is due until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import signal
+from argparse import ArgumentParser
+from importlib import import_module
+from typing import Any
+
+from celery import current_app
+from django.core.management.base import BaseCommand
+
+from delivery.relay import Relay
+from telemetry import heartbeat
+
+
+class Command(BaseCommand):
+    """Run the relay and note for the probe that it goes round."""
+
+    help = "Publishes deliveries that are due or whose message was lost (delivery.relay)."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Take modules of tasks, as the worker does."""
+        parser.add_argument("--include", action="append", default=[], help="a module with tasks")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run until a signal comes."""
+        for module in options["include"]:
+            import_module(module)
+        relay = Relay(current_app, alive=_note)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: relay.stop())
+        try:
+            relay.run()
+        finally:
+            heartbeat.forget()
+
+
+def _note() -> None:
+    heartbeat.note(heartbeat.RELAYING)
