@@ -34,7 +34,7 @@ MAXIMUM_PATIENCE_SECONDS: Final = 300.0
 #: A task that kills its worker must end somewhere; a fleet that is restarted often must not end it.
 MAXIMUM_INTERRUPTIONS: Final = 10
 #: Longest pause in seconds after an interruption.
-MAXIMUM_INTERRUPTION_DELAY_SECONDS: Final = 60.0
+MAXIMUM_INTERRUPTION_DELAY_SECONDS: Final = 20.0
 #: On this channel PostgreSQL tells relays that something is due sooner than they know.
 NOTIFY_CHANNEL: Final = "delivery_due"
 #: Characters of a delivery's arguments, as JSON. More does not belong into a queue.
