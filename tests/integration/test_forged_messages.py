@@ -340,7 +340,7 @@ def test_a_signed_shutdown_counts_for_a_minute(
 
 
 def test_signed_commands_with_broken_arguments_end_no_process(
-    worker: Role, url: str, broker: Redis, client: Celery, tmp_path: Path
+    worker: Role, url: str, client: Celery, tmp_path: Path
 ) -> None:
     before = processes(worker)
     broken: list[dict[str, Any]] = [{}, {"n": "x"}, {"unknown": 1}, {"task_id": {"a": 1}}]
@@ -356,12 +356,6 @@ def test_signed_commands_with_broken_arguments_end_no_process(
     ]  # fmt: skip
     for options in patterns:
         client.control.broadcast("ping", **options)
-    # An answer that cannot be sent has Celery open its mailbox anew; then the pool grows.
-    nowhere = {"exchange": "celery.pidbox", "routing_key": "x"}
-    ping = forgeries.command({"method": "ping", "reply_to": nowhere}, signing.ring())
-    for _ in range(3):
-        broker.publish(f"/{SHARED_DATABASE}.celery.pidbox", ping)
-        ping = forgeries.command({"method": "ping", "reply_to": nowhere}, signing.ring())
     client.control.broadcast("pool_grow", arguments={"n": 2})
     wait_until(lambda: len(processes(worker)) == len(before) + 2, what="the pool grows")
     for _ in range(5):
@@ -370,6 +364,21 @@ def test_signed_commands_with_broken_arguments_end_no_process(
 
     assert [answer.popitem()[1] for answer in answers] == [{"ok": "pong"}]
     assert before <= processes(worker)
+
+
+def test_a_mailbox_that_is_closed_leaves_no_socket_in_the_loop(client: Celery) -> None:
+    """Celery closes it after a command that failed; the next pool process gets that number."""
+    with client.connection_for_read() as own:
+        channel: Any = own.channel()
+        cycle: Any = channel.connection.cycle
+        node = client.control.mailbox(own).Node("host")  # type: ignore[attr-defined]  # stubs
+        node.listen(channel=channel)
+        cycle.on_poll_start()
+        assert channel in {found for found, _ in cycle._fd_to_chan.values()}
+        channel.close()
+
+        assert channel not in {found for found, _ in cycle._fd_to_chan.values()}
+        assert channel not in {key[0] for key in cycle._chan_to_sock}
 
 
 def test_celery_inspect_and_purge_work_from_another_process(
