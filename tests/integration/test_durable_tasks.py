@@ -12,6 +12,7 @@ import psutil
 import pytest
 from celery.exceptions import TaskRevokedError
 from django.core.management import call_command
+from django.db import connection
 from redis import Redis
 
 from config.celery import app
@@ -31,6 +32,7 @@ from tests.support.durable_tasks import (
     leave_effect_once,
     linger,
     overstay,
+    session,
     total,
     watched,
 )
@@ -80,6 +82,21 @@ def test_a_message_that_comes_twice_makes_one_effect(worker: Role, broker: Redis
     publishing.publish([again] * 5)
     wait_until(lambda: not broker.llen("default") and not broker.hlen("unacked"), what="all taken")
     assert (effects("twice"), row(delivery_id).attempts) == (1, 1)
+
+
+def test_a_process_keeps_its_database_session_and_survives_its_loss(worker: Role) -> None:
+    """The guard of T7 (celery_guards.py): without it each task has a session of its own."""
+    ran = [tuple(session.delay().get(timeout=20)) for _ in range(8)]
+    assert len(set(ran)) == len({process for process, _session in ran})
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+            "WHERE application_name = 'celeriac-worker'"
+        )
+        assert cursor.fetchone()[0] >= 1
+    for _ in range(4):
+        delivery_id = session.delay().id
+        assert ended(delivery_id, 40).state == State.SUCCEEDED
 
 
 def test_a_durable_task_that_is_sent_by_its_name_is_entered_on_arrival(worker: Role) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 from django.contrib.sessions.models import Session
+from django.db import connection
 from django.utils import timezone
 
 from delivery.errors import PermanentError, TransientError
@@ -42,6 +43,14 @@ def leave_effect_once(name: str) -> str:
 def add(first: int, second: int) -> int:
     """Add two numbers."""
     return first + second
+
+
+@shared_task(name="tests.session", base=BaseTask)
+def session() -> list[int]:
+    """Return the ids of this process and of its PostgreSQL session."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        return [os.getpid(), cursor.fetchone()[0]]
 
 
 @shared_task(name="tests.total", base=BaseTask)
