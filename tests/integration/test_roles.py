@@ -131,11 +131,16 @@ def test_submissions_are_accepted_while_the_broker_is_down(
         assert get(f"{url}/health")[0] == 503
 
 
+@pytest.mark.parametrize("gone", [{"DATABASE_URL"}, {"DATABASE_URL", "BROKER_URL"}])
 def test_submissions_get_503_while_the_database_is_down(
-    role_settings: dict[str, str], tmp_path: Path
+    role_settings: dict[str, str], tmp_path: Path, gone: set[str]
 ) -> None:
     port = free_port()
-    dead = {"DATABASE_URL": f"postgres://x:x@127.0.0.1:{free_port()}/x"}
+    nowhere = {
+        "DATABASE_URL": f"postgres://x:x@127.0.0.1:{free_port()}/x",
+        "BROKER_URL": f"redis://:x@127.0.0.1:{free_port()}/0",
+    }
+    dead = {name: nowhere[name] for name in gone}
     with running_role(tmp_path, "web", WEB_PORT=str(port), **{**role_settings, **dead}) as role:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: role.probe("http", f"{url}/livez") == 0, what=f"web: {role.log_file}")
