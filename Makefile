@@ -103,6 +103,11 @@ test-stack: install ## Tests of the real Compose stack (needs Docker)
 faults: install ## Every fault under load: lost, doubled, seconds (TARGET=containers|embedded|plain)
 	FAULT_TARGETS=$(TARGET) $(BIN)/python -m pytest tests/faults $(ARGS)
 
+##@ Measure
+.PHONY: bench
+bench: install ## Cost of a durable task against a plain one, in one run (ARGS="--tasks 1000")
+	$(BIN)/python -m bench.durable_task $(ARGS)
+
 ##@ Images
 .PHONY: image image-size images-airgap
 image: ## Build the application's image

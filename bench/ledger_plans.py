@@ -11,26 +11,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from deploy.embedded.servers import PostgresServer, free_port, running
+from bench.project import own_database
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-ROOT: Final = Path(__file__).resolve().parents[1]
-PASSWORD: Final = "bench-only"  # noqa: S105 - of a server that lives as long as this program
 #: Bytes on disk of a finished row and its entries in the indexes, measured with ten million.
-BYTES_PER_ROW: Final = 600
+BYTES_PER_ROW: Final = 320
 #: How often a statement is explained; the fastest counts.
 REPETITIONS: Final = 5
 
@@ -192,44 +188,6 @@ def _scans(plan: dict[str, Any]) -> Iterator[str]:
         yield f"{plan['Node Type']} {place}".strip()
     for below in plan.get("Plans", []):
         yield from _scans(below)
-
-
-@contextmanager
-def own_database() -> Iterator[BaseDatabaseWrapper]:
-    """Start a PostgreSQL for this program alone, with the project's tables.
-
-    Yields:
-        Django's connection. Everything is deleted at the end.
-    """
-    directory = Path(tempfile.mkdtemp(prefix="celeriac-bench-"))
-    # PostgreSQL may run under another account, which has to get to its data.
-    directory.chmod(0o755)
-    server = PostgresServer(directory, free_port(), PASSWORD)
-    try:
-        with running(server):
-            prepare_django(DATABASE_URL=server.url)
-            from django.core.management import call_command  # noqa: PLC0415
-            from django.db import connection  # noqa: PLC0415
-
-            call_command("migrate", verbosity=0)
-            yield connection
-            connection.close()
-    finally:
-        server.remove()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def prepare_django(**environment: str) -> None:
-    """Load the project's settings with the environment of the tests and what is given here."""
-    for line in (ROOT / "tests" / "test.env").read_text(encoding="utf-8").splitlines():
-        name, separator, value = line.partition("=")
-        if separator and not name.startswith("#"):
-            os.environ[name] = value.strip('"')
-    os.environ.update(environment, LOG_LEVEL="ERROR", DJANGO_SETTINGS_MODULE="config.settings")
-    sys.path.insert(0, str(ROOT / "app"))
-    import django  # noqa: PLC0415
-
-    django.setup()
 
 
 def main() -> None:

@@ -13,9 +13,8 @@ from django.conf import settings
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from redis import Redis
 
-BROKER_TIMEOUT_SECONDS: Final = 2.0
+from delivery.broker import client
 
 
 def database_fault() -> str | None:
@@ -34,11 +33,7 @@ def database_fault() -> str | None:
 def broker_fault() -> str | None:
     """Return why the broker is of no use, or None."""
     try:
-        with Redis.from_url(
-            settings.CELERY_BROKER_URL,
-            socket_timeout=BROKER_TIMEOUT_SECONDS,
-            socket_connect_timeout=BROKER_TIMEOUT_SECONDS,
-        ) as redis:
+        with client() as redis:
             redis.ping()
     except Exception as error:  # noqa: BLE001 - as above
         return type(error).__name__

@@ -438,7 +438,7 @@ def postpone(ids: Iterable[UUID], seconds: float) -> None:
     _open().filter(id__in=list(ids), state=State.DISPATCHED).update(due_at=_from_now(seconds))
 
 
-def bury_dispatched(ids: Iterable[UUID], error: str, *, older_than: float = 0) -> int:
+def bury_dispatched(ids: Iterable[UUID], error: str, *, older_than: float) -> int:
     """Bury what cannot be published, if it was entered so many seconds ago; returns how many."""
     rows = _open().filter(
         id__in=list(ids), state=State.DISPATCHED, created_at__lte=_from_now(-older_than)

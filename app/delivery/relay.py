@@ -23,9 +23,8 @@ from django.db import (
     connections,
 )
 from kombu.transport.redis import Channel
-from redis import Redis
 
-from delivery import ledger, publishing
+from delivery import broker, ledger, publishing
 from delivery.ledger import Message
 
 logger = structlog.get_logger(__name__)
@@ -36,18 +35,15 @@ BATCH: Final = 200
 #: the broker has lost its data.
 POLL_SECONDS: Final = 2.0
 SHORTEST_PAUSE_SECONDS: Final = 0.1
-#: Seconds after which a broker that does not answer counts as away.
-BROKER_TIMEOUT_SECONDS: Final = 3.0
 #: Longest pause in seconds after an error.
 MAXIMUM_PAUSE_SECONDS: Final = 10.0
 #: Seconds that clocks may differ before a message counts as one that lies about its time.
 CLOCK_TOLERANCE_SECONDS: Final = 60.0
 #: In the broker's database; gone when its data is gone.
 BOOKMARK: Final = "celeriac-relay-bookmark"
-#: A task that no code has: tried again for so long, because in a rolling deployment the relay may
-#: be older than the web process. Then it is a dead letter.
-UNKNOWN_TASK_PATIENCE_SECONDS: Final = 3600.0
-UNKNOWN_TASK_PAUSE_SECONDS: Final = 60.0
+#: What cannot be published is tried again so often, and is a dead letter when it is so old.
+UNPUBLISHABLE_PAUSE_SECONDS: Final = 60.0
+UNPUBLISHABLE_PATIENCE_SECONDS: Final = 3600.0
 
 
 class Relay:
@@ -63,11 +59,7 @@ class Relay:
         self._app = app
         self._alive = alive
         self._stopped = threading.Event()
-        self._broker = Redis.from_url(
-            app.conf.broker_url,
-            socket_timeout=BROKER_TIMEOUT_SECONDS,
-            socket_connect_timeout=BROKER_TIMEOUT_SECONDS,
-        )
+        self._broker = broker.client()
         # kombu keeps a list for each priority; the first has the queue's own name.
         self._lists = [
             (queue, f"{queue}{Channel.sep}{step}" if step else queue)
@@ -106,8 +98,9 @@ class Relay:
         heads = self._look_at_the_broker()
         seen, messages = ledger.take_due(heads, BATCH)
         known = [message for message in messages if message.task in self._app.tasks]
-        if len(known) < len(messages):
-            self._set_aside([message for message in messages if message not in known])
+        unknown = [message for message in messages if message.task not in self._app.tasks]
+        if unknown:
+            self._set_aside(unknown, "No code has a task of this name.")
         if known:
             self._publish(known)
             logger.info("relay_published", count=len(known))
@@ -118,15 +111,14 @@ class Relay:
             publishing.publish(messages)
         except publishing.BROKER_ERRORS:
             raise
-        except Exception:  # noqa: BLE001 - one of them is to blame, not the others
+        except Exception:  # noqa: BLE001 - one of them may be to blame, and not the others
             for message in messages:
                 try:
                     publishing.publish([message])
                 except publishing.BROKER_ERRORS:
                     raise
-                except Exception as error:
-                    logger.exception("delivery_cannot_be_published", delivery_id=str(message.id))
-                    ledger.bury_dispatched([message.id], f"It cannot be published: {error!r}")
+                except Exception as error:  # noqa: BLE001 - as above
+                    self._set_aside([message], f"It cannot be published: {error!r}")
 
     def _look_at_the_broker(self) -> dict[str, float]:
         """Return when the oldest message of each queue was published; empty queues are left out."""
@@ -147,14 +139,19 @@ class Relay:
                 heads[queue] = min(heads.get(queue, moment), moment)
         return heads
 
-    def _set_aside(self, unknown: list[Message]) -> None:
-        names = sorted({message.task for message in unknown})
-        logger.error("relay_knows_no_such_task", tasks=names)
-        ids = [message.id for message in unknown]
-        ledger.bury_dispatched(
-            ids, "No code has a task of this name.", older_than=UNKNOWN_TASK_PATIENCE_SECONDS
-        )
-        ledger.postpone(ids, UNKNOWN_TASK_PAUSE_SECONDS)
+    def _set_aside(self, messages: list[Message], reason: str) -> None:
+        """Try what cannot be published again later, and bury it in the end.
+
+        Not at once: the fault may be this relay's, which may be older than the web process, or have
+        the wrong configuration. It must not bury a whole backlog.
+        """
+        logger.error(
+            "relay_cannot_publish", tasks=sorted({message.task for message in messages}),
+            count=len(messages), reason=reason,
+        )  # fmt: skip
+        ids = [message.id for message in messages]
+        ledger.bury_dispatched(ids, reason, older_than=UNPUBLISHABLE_PATIENCE_SECONDS)
+        ledger.postpone(ids, UNPUBLISHABLE_PAUSE_SECONDS)
 
     def _wait(self) -> None:
         """Wait until something is due, somebody says so, or the poll interval has passed."""
@@ -176,7 +173,7 @@ def _published_at(message: bytes) -> float:
     """
     try:
         moment = float(json.loads(message)["headers"]["enqueued_at"])
-    except (ValueError, TypeError, LookupError, RecursionError):
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return 0.0
     return moment if moment < time.time() + CLOCK_TOLERANCE_SECONDS else 0.0
 

@@ -18,6 +18,8 @@ from prometheus_client.registry import Collector
 from redis import Redis
 from redis.exceptions import RedisError
 
+from delivery.broker import client
+
 #: Lists in which kombu's Redis transport keeps one queue: one for each priority step, the first
 #: under the queue's own name (kombu.transport.redis.Channel.priority_steps and .sep).
 PRIORITY_STEPS: Final = (0, 3, 6, 9)
@@ -100,9 +102,8 @@ def main() -> None:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    redis = Redis.from_url(settings.CELERY_BROKER_URL, socket_timeout=2, socket_connect_timeout=2)
     server, _thread = serve(
-        redis,
+        client(),
         settings.QUEUE_WAIT_TARGETS,
         address=settings.BIND_HOST,
         port=settings.EXPORTER_PORT,

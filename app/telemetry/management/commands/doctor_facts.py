@@ -7,15 +7,14 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from redis import Redis, RedisError
 
+from delivery.broker import client
 from telemetry.schedulers import LEADER_LOCK
 
-BROKER_TIMEOUT_SECONDS: Final = 3.0
 #: Seconds past its time after which a delivery counts as left behind: relays look every second, so
 #: none of them has looked for a while.
 OVERDUE_SECONDS: Final = 120
@@ -75,11 +74,7 @@ def broker() -> dict[str, Any]:
     A setting is None where the server does not tell (managed ones refuse CONFIG).
     """
     try:
-        with Redis.from_url(
-            settings.CELERY_BROKER_URL,
-            socket_timeout=BROKER_TIMEOUT_SECONDS,
-            socket_connect_timeout=BROKER_TIMEOUT_SECONDS,
-        ) as redis:
+        with client() as redis:
             return {
                 "clock_skew_seconds": skew(lambda: _redis_time(redis)),
                 "maxmemory_policy": _redis_setting(redis, "maxmemory-policy"),
