@@ -33,7 +33,7 @@ from tests.support.roles import running_role, wait_until
 PATIENCE_SECONDS: Final = 120
 #: What PostgreSQL logs of a statement: who, and its first word.
 LOGGED_STATEMENT: Final = re.compile(
-    r"^\[(celeriac-\w+|)\] LOG:  (?:statement|execute [^:]*): *\s*(\w+)"
+    r"^\[([^\]]*)\] LOG:  (?:statement|execute [^:]*):\s*(\w+)", re.MULTILINE
 )
 
 
@@ -110,12 +110,10 @@ class Bench:
         self._set_logging("none")
         with self._log.open("rb") as log:
             log.seek(start)
-            lines = log.read().decode(errors="replace").splitlines()
+            text = log.read().decode(errors="replace")
         counted: dict[str, Counter[str]] = {"caller": Counter(), "worker": Counter()}
-        for line in lines:
-            if match := LOGGED_STATEMENT.match(line):
-                side = "caller" if match[1] == "celeriac-bench" else "worker"
-                counted[side][match[2].upper()] += 1
+        for who, word in LOGGED_STATEMENT.findall(text):
+            counted["caller" if who == "celeriac-bench" else "worker"][word.upper()] += 1
         # Those that switched the log on and off.
         for word in ("ALTER", "SELECT"):
             counted["caller"].pop(word, None)
@@ -172,8 +170,9 @@ def stock(directory: Path, concurrency: int) -> Iterator[Case]:
     """Run a worker of ``bench.stock``, and a process that enqueues for it."""
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{ROOT / 'app'}:{ROOT}",
+        "PYTHONPATH": str(ROOT),
         "SERVICE_NAME": "stock",
+        "DJANGO_SETTINGS_MODULE": "bench.stock_settings",
     }
     with (directory / "stock.log").open("wb") as log:
         worker = subprocess.Popen(
@@ -184,7 +183,7 @@ def stock(directory: Path, concurrency: int) -> Iterator[Case]:
         caller = subprocess.Popen(
             [sys.executable, "-m", "bench.stock"],
             cwd=ROOT, env={**environment, "SERVICE_NAME": "bench"}, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 
     def enqueue(tasks: int) -> float:

@@ -38,12 +38,19 @@ class DeliveryAdmin(ReadOnlyAdmin):
     """Deliveries. Dead letters: filter by state ``dead``."""
 
     list_display = (
-        "id", "task", "queue", "state", "attempts", "failures", "interruptions", "due_at",
-        "created_at", "finished_at",
-    )  # fmt: skip
-    list_filter = ("state", "queue")
-    search_fields = ("id__exact", "task__exact")
-    search_help_text = "A task id, or the whole name of a task."
+        "task",
+        "state",
+        "queue",
+        "attempts",
+        "created_at",
+        "finished_at",
+        "reason",
+        "id",
+    )
+    # Only what has its values in the code: the others would ask a table of millions for them.
+    list_filter = ("state",)
+    search_fields = ("id__exact", "task__exact", "queue__exact")
+    search_help_text = "A task id, or the whole name of a task or queue."
     ordering = ("-created_at",)
     actions = ("replay", "discard", "cancel")
 
@@ -54,6 +61,11 @@ class DeliveryAdmin(ReadOnlyAdmin):
     def has_decide_permission(self, request: HttpRequest) -> bool:
         """Allow actions to those who may change deliveries, although nobody edits the fields."""
         return request.user.has_perm("delivery.change_delivery")
+
+    @admin.display(description="Error")
+    def reason(self, delivery: Delivery) -> str:
+        """Return the beginning of the last error."""
+        return delivery.error[:80]
 
     @admin.action(description="Replay the selected dead letters", permissions=["decide"])
     def replay(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
