@@ -46,15 +46,22 @@ class SupervisedTarget(Target):
 
     def stop(self, service: str) -> int | None:
         """Stop it and wait for its end."""
-        self.supervisor.stop_process(service)
         wait_until(
-            lambda: self.supervisor.states()[service] in ("STOPPED", "EXITED", "FATAL"),
-            timeout=STOP_SECONDS,
-            what=f"{service} stops",
+            lambda: self._has_stopped(service), timeout=STOP_SECONDS, what=f"{service} stops"
         )
         status = self.supervisor._call("getProcessInfo", service)["exitstatus"]
         # supervisord says -1 for a process that was ended by a signal.
         return int(status)
+
+    def _has_stopped(self, service: str) -> bool:
+        """Say whether it has stopped for good; if not, ask for it.
+
+        supervisord refuses to stop a process that has just died, and then starts it again.
+        """
+        stopped = self.supervisor.states()[service] in ("STOPPED", "FATAL")
+        if not stopped:
+            self.supervisor.stop_process(service)
+        return stopped
 
     def kill(self, service: str) -> None:
         """Kill the main process and all below it, and tell supervisord to leave it at that."""
