@@ -45,7 +45,7 @@ from tests.support.durable_tasks import failed, leave_effect, total, watched
 #: what fails in .hypothesis; where the variable CI is set, Hypothesis's own profile makes every run
 #: the same, so that a red run is the fault of the commit.
 EFFORT: Final = settings(
-    max_examples=60,
+    max_examples=100,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
@@ -64,7 +64,7 @@ ROUNDS_UNTIL_QUIET: Final = 6
 
 INDEX: Final = st.integers(0, 20)
 SECONDS: Final = st.sampled_from([1, 5, 14, 16, 31, 70, 301])
-DELAYS: Final = st.sampled_from([0, 0, 10, 400])
+DELAYS: Final = (0, 0, 10, 400)
 
 
 class BrokenCommitError(Exception):
@@ -183,19 +183,32 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # --- Those who ask for work ---------------------------------------------------------------
 
-    @initialize(size=st.integers(1, 3), with_callback=st.booleans())
-    def begin(self, size: int, with_callback: bool) -> None:  # noqa: FBT001 - Hypothesis's
-        """Begin with a chord and a delivery; PostgreSQL's pauses are the same in every run."""
+    @initialize(
+        size=st.integers(1, 3),
+        with_callback=st.booleans(),
+        expires=st.sampled_from([None, 90]),
+        claimed=st.integers(0, 4),
+    )
+    def begin(
+        self,
+        size: int,
+        with_callback: bool,  # noqa: FBT001 - Hypothesis's
+        expires: int | None,
+        claimed: int,
+    ) -> None:
+        """Begin in mid-work; PostgreSQL's pauses are the same in every run."""
         with connection.cursor() as cursor:
             cursor.execute("SELECT setseed(0)")
             cursor.execute("SET lock_timeout = '20ms'")
+        self.enter(delay=0, expires=expires, failures=2, queue="default")
         self.enter_chord(size, with_callback)
-        self.enter(delay=0, expires=None, failures=2, queue="default")
         self.look()
+        for message in self.broker.messages[:claimed]:
+            self.claim(message.id, WORKERS[0])
 
     @precondition(lambda self: len(self.rows) < MOST_DELIVERIES)
     @rule(
-        delay=DELAYS,
+        delay=st.sampled_from(DELAYS),
         expires=st.sampled_from([None, 20, 90]),
         failures=st.integers(1, 3),
         queue=st.sampled_from(QUEUES),
@@ -329,11 +342,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.slow_process.submit(leave, stack).result(10)
 
     @precondition(lambda self: self.claims)
-    @rule(index=INDEX, delay=DELAYS)
-    def fail(self, index: int, delay: int) -> None:
-        """Fail in a way that may pass, as BaseTask does."""
+    @rule(index=INDEX, delay=st.sampled_from([*DELAYS, None]))
+    def fail(self, index: int, delay: int | None) -> None:
+        """Fail, for good or in a way that may pass, as BaseTask does."""
         claim, _worker = self.attempt(index)
-        if claim.failures + 1 >= claim.max_failures:
+        if delay is None or claim.failures + 1 >= claim.max_failures:
             self.unless_it_waits(lambda: ledger.bury(claim, "for good"), self.holds(claim))
             return
         self.delays[claim.id] = max(self.delays[claim.id], delay)
