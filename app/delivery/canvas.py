@@ -32,6 +32,7 @@ def group(signatures: Iterable[Signature[Any]]) -> Group:
 
     Raises:
         TypeError: One is not the signature of a durable task.
+        ValueError: One has a ``task_id`` that is known already.
     """
     return _enter_group([_entry(signature) for signature in signatures])
 
@@ -74,6 +75,9 @@ def chain(*signatures: Signature[Any]) -> UUID:
     """
     if not signatures:
         raise ValueError("a chain needs at least one signature")
+    for signature in signatures:
+        if getattr(signature, "options", {}).get("task_id"):
+            raise TypeError(f"{signature!r} has a task_id: a known one would end the chain there")
     entries = [_following(signature, "one") for signature in signatures]
     with transaction.atomic():
         # A group of one for each step but the last, from the end: a step's body is the next one.
@@ -102,6 +106,8 @@ def _enter_group(
                 for position, member in enumerate(members)
             ]
         )
+        if joined.members.count() < joined.size:
+            raise ValueError("a member's task_id is known already: the group would never end")
     return joined
 
 

@@ -184,7 +184,11 @@ def encode(value: Any) -> str:
     Raises:
         TypeError, ValueError: It cannot be written, or PostgreSQL could not store it.
     """
-    text = json.dumps(value, cls=JSONEncoder, allow_nan=False)
+    text = json.dumps(value, cls=JSONEncoder, allow_nan=False, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("it holds a lone surrogate, which is no text") from None
     # An escaped backslash before it means the six characters, not U+0000.
     if "\\u0000" in text.replace("\\\\", ""):
         raise ValueError("it holds U+0000, which PostgreSQL cannot store")
@@ -303,7 +307,7 @@ def retry(claim: Claim, *, delay: float, error: str) -> bool:
             state=State.PENDING,
             failures=F("failures") + 1,
             due_at=_from_now(delay),
-            error=error[:MAXIMUM_ERROR_LENGTH],
+            error=_storable(error),
         )
         if changed:
             notify_relays()
@@ -339,7 +343,7 @@ def interrupt_held_by(delivery_id: UUID, worker: str, error: str) -> bool:
             WHERE id = %s AND worker = %s AND state = 'running'
             """,
             [
-                error[:MAXIMUM_ERROR_LENGTH],
+                _storable(error),
                 MAXIMUM_INTERRUPTIONS,
                 MAXIMUM_INTERRUPTION_DELAY_SECONDS,
                 delivery_id,
@@ -350,6 +354,12 @@ def interrupt_held_by(delivery_id: UUID, worker: str, error: str) -> bool:
     if changed:
         notify_relays()
     return bool(changed)
+
+
+def _storable(error: str) -> str:
+    """Return the beginning of a text, with what PostgreSQL cannot store as escapes."""
+    text = error[:MAXIMUM_ERROR_LENGTH].replace("\0", "\\x00")
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _open() -> QuerySet[Delivery]:
@@ -510,17 +520,19 @@ def _end(rows: QuerySet[Delivery], state: State, error: str, **values: Any) -> i
     Returns:
         How many there were.
     """
+    error = _storable(error)
     with transaction.atomic():
-        ended = list(rows.select_for_update(of=("self",)))
+        ended = list(rows.order_by("id").select_for_update(of=("self",)))
         Delivery.objects.filter(id__in=[row.id for row in ended]).update(
-            state=state, finished_at=Now(), error=error[:MAXIMUM_ERROR_LENGTH], **values
+            state=state, finished_at=Now(), error=error, **values
         )
         for row in ended:
             logger.warning("delivery_ended", delivery_id=str(row.id), task_name=row.task,
                            state=str(state), error=error)  # fmt: skip
+            # Rows of the application before the group, as run_once locks them.
+            _tell_task(row, error)
             if row.group_id is not None:
                 _fail_group(row.group_id, row.id, error)
-            _tell_task(row, error)
     return len(ended)
 
 

@@ -90,7 +90,9 @@ def test_arguments_come_back_as_they_were() -> None:
     assert row(delivery_id).args[0] == values
 
 
-@pytest.mark.parametrize("value", ["\x00", "a\\\x00", float("nan"), object()])
+@pytest.mark.parametrize(
+    "value", ["\x00", "a\\\x00", "\ud800", {"\udfff": 1}, float("nan"), object()]
+)
 def test_what_cannot_be_stored_is_refused_before_anything_is_written(value: Any) -> None:
     with transaction.atomic():
         with pytest.raises((TypeError, ValueError)):
@@ -378,6 +380,24 @@ def test_an_empty_chord_runs_its_body_and_nonsense_is_refused() -> None:
 
 
 # --- What it costs -------------------------------------------------------------------------------
+
+
+def test_an_error_that_postgresql_cannot_store_ends_the_delivery_all_the_same() -> None:
+    dead, pending = entered(), entered()
+    assert ledger.bury(claimed(dead), "ValueError: a\0b \ud800")
+    assert ledger.retry(claimed(pending), delay=1, error="\0" * 5000)
+    assert row(dead).error == "ValueError: a\\x00b \\ud800"
+    assert row(pending).error.startswith("\\x00")
+
+
+def test_a_group_that_could_never_end_is_refused() -> None:
+    named = add.s(1, 2).set(task_id=str(uuid4()))
+    with pytest.raises(ValueError, match="known already"):
+        canvas.group([named, named])
+    assert not Delivery.objects.exists()
+    with pytest.raises(TypeError, match="has a task_id"):
+        canvas.chain(named, add.s(3))
+    assert not Group.objects.exists()
 
 
 def test_the_hot_path_is_one_insert_and_two_short_transactions() -> None:
