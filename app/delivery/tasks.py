@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -360,22 +360,17 @@ class BaseTask(Task):
         if not noted:
             logger.warning("attempt_superseded", attempt=attempt.claim.attempt)
 
-    def _note_retry(self, attempt: attempts.Attempt, delay: float, error: str) -> None:
+    def _note_failure(self, note: Callable[[], bool]) -> None:
         try:
-            attempts.patiently(
-                attempts.FAILURE_PATIENCE_SECONDS,
-                lambda: ledger.retry(attempt.claim, delay=delay, error=error),
-            )
-        except (OperationalError, InterfaceError) as unnoted:
-            logger.warning("retry_not_noted", error=str(unnoted))
-
-    def _note_death(self, attempt: attempts.Attempt, error: str) -> None:
-        try:
-            attempts.patiently(
-                attempts.FAILURE_PATIENCE_SECONDS, lambda: ledger.bury(attempt.claim, error)
-            )
+            attempts.patiently(attempts.FAILURE_PATIENCE_SECONDS, note)
         except (OperationalError, InterfaceError) as unnoted:
             logger.warning("failure_not_noted", error=str(unnoted))
+
+    def _note_retry(self, attempt: attempts.Attempt, delay: float, error: str) -> None:
+        self._note_failure(lambda: ledger.retry(attempt.claim, delay=delay, error=error))
+
+    def _note_death(self, attempt: attempts.Attempt, error: str) -> None:
+        self._note_failure(lambda: ledger.bury(attempt.claim, error))
 
     # --- Hooks -------------------------------------------------------------------------------
 
