@@ -45,6 +45,9 @@ INSTALLED_APPS = [
     "config.apps.ProjectConfig",
     "console",
     "newsletters",
+    "images",
+    "capacity",
+    "fault_injection",
     "housekeeping",
     "jobs",
     "telemetry",
@@ -361,5 +364,13 @@ EXPORTER_PORT = env.int("EXPORTER_PORT", 9808, validate=environment.between(1, 6
 BIND_HOST = env.str("BIND_HOST", "0.0.0.0")  # noqa: S104
 #: Links on the console to the tools beside it: name -> address in the reader's browser.
 TOOL_LINKS: dict[str, str] = env.dict("TOOL_LINKS", {})
+
+# ---------------------------------------------------------------------------------------------
+# Faults on purpose: for local stacks
+# ---------------------------------------------------------------------------------------------
+#: Whether the console offers to break things, and workers obey.
+FAULT_INJECTION = env.bool("FAULT_INJECTION", False)
+#: Base address of the mail sink's HTTP API (Mailpit's), which can be told to refuse mails.
+MAIL_SINK_URL = env.str("MAIL_SINK_URL", "")
 
 environment.refuse_faults(env)

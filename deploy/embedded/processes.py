@@ -169,6 +169,7 @@ class Processes:
             environment={
                 "DATABASE_POOL_SIZE": "10",
                 "BROKER_SOCKET_TIMEOUT_SECONDS": "2",
+                "MAIL_SINK_URL": self._url(ports.MAIL_WEB, ""),
                 "TOOL_LINKS": ",".join(
                     f"{name}={self._url(port, '')}" for name, port in links.items()
                 ),

@@ -1,0 +1,1 @@
+"""The capacity workload: how many workers keep waits under a target?"""

@@ -1,0 +1,1 @@
+"""Faults on purpose, so that people see what the stack does about them. For local stacks."""

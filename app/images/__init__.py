@@ -1,0 +1,1 @@
+"""The images workload: a picture becomes renditions and a contact sheet."""
