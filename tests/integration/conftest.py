@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 from django.core.management import call_command
+from redis import Redis
 
 from deploy.embedded.servers import free_port
 from jobs.models import Job
+from tests.conftest import broker_is_idle
 from tests.support.roles import Role, running_role, wait_until
 
 #: The token of tests/test.env.
@@ -56,3 +58,29 @@ def web(role_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: role.probe("http", f"{url}/readyz") == 0, what=f"web: {role.log_file}")
         yield Web(role, url)
+
+
+@pytest.fixture(scope="session")
+def bulk_worker_process(
+    role_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Role]:
+    """Run a real worker of the queue bulk for all tests that only need work to be done."""
+    with running_role(
+        tmp_path_factory.mktemp("worker-bulk"),
+        "worker",
+        name="worker-bulk",
+        WORKER_SERVICE="worker-bulk",
+        WORKER_CONCURRENCY="2",
+        **role_settings,
+    ) as role:
+        wait_until(lambda: role.probe("ready") == 0, timeout=60, what=f"worker: {role.log_file}")
+        yield role
+
+
+@pytest.fixture
+def bulk_worker(
+    bulk_worker_process: Role, relay_process: Role, broker: Redis, transactional_db: None
+) -> Iterator[Role]:
+    """Return the worker, with a relay beside it. Afterwards wait: the tables are emptied then."""
+    yield bulk_worker_process
+    wait_until(lambda: broker_is_idle(broker), timeout=60, what="the worker is idle")
