@@ -1,14 +1,15 @@
-"""HTTP routes of jobs: list, one, cancel."""
+"""HTTP routes of jobs: list, one, cancel; and what the routes that submit one have in common."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from django.db.models import Q
-from django.http import HttpRequest
-from ninja import Query, Router, Schema
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from ninja import Header, Query, Router, Schema, Status
 from ninja.errors import HttpError
 from pydantic import Field
 
@@ -52,6 +53,35 @@ class ErrorOut(Schema):
     request_id: str
 
 
+#: The header of a submission. Its parameter has None as default.
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        pattern=r"^[\x21-\x7e]+$",
+        description="A repeated request with the same key returns the first job.",
+    ),
+]
+
+#: What a route that submits a job answers.
+SUBMISSION_RESPONSES: Final = {
+    202: JobOut, 400: ErrorOut, 409: ErrorOut, 413: ErrorOut, 422: ErrorOut,
+}  # fmt: skip
+
+
+def caller_of(request: HttpRequest) -> str:
+    """Return the name of the token or user who calls."""
+    return str(getattr(request, "auth"))  # noqa: B009 - set by ninja
+
+
+def accepted(response: HttpResponse, job: Job) -> Status[Job]:
+    """Answer a submission: 202 with the job, and its address in ``Location``."""
+    response["Location"] = reverse("api:get_job", args=[job.id])
+    return Status(202, job)
+
+
 class JobFilter(Schema):
     """Which jobs to list."""
 
@@ -85,7 +115,7 @@ def list_jobs(request: HttpRequest, wanted: Query[JobFilter]) -> dict[str, Any]:
 @router.get("/{uuid:job_id}", response={200: JobOut, 404: ErrorOut}, summary="Show a job")
 def get_job(request: HttpRequest, job_id: UUID) -> Job:
     """Show one job."""
-    return _job(job_id)
+    return job_or_404(job_id)
 
 
 @router.post("/{uuid:job_id}/cancel", response={200: JobOut, 404: ErrorOut}, summary="Stop a job")
@@ -97,7 +127,12 @@ def cancel_job(request: HttpRequest, job_id: UUID) -> Job:
         raise _no_such_job() from None
 
 
-def _job(job_id: UUID) -> Job:
+def job_or_404(job_id: UUID) -> Job:
+    """Return a job.
+
+    Raises:
+        HttpError: 404, there is none with this id.
+    """
     job = Job.objects.filter(id=job_id).first()
     if job is None:
         raise _no_such_job()

@@ -9,11 +9,10 @@ from django.core.exceptions import ValidationError
 from django.core.mail.message import sanitize_address
 from django.core.validators import validate_email
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
-from ninja import Header, Router, Schema, Status
+from ninja import Router, Schema, Status
 from pydantic import AfterValidator, ConfigDict, Field
 
-from jobs.api import ErrorOut, JobOut
+from jobs.api import SUBMISSION_RESPONSES, IdempotencyKey, accepted, caller_of
 from jobs.models import Job
 from newsletters.services import MAXIMUM_RECIPIENTS, newsletter_submit
 
@@ -75,30 +74,18 @@ class NewsletterIn(Schema):
 
 @router.post(
     "/newsletter",
-    response={202: JobOut, 400: ErrorOut, 409: ErrorOut, 413: ErrorOut, 422: ErrorOut},
+    response=SUBMISSION_RESPONSES,
     summary="Send one mail to many people",
 )
 def submit_newsletter(
     request: HttpRequest,
     response: HttpResponse,
     newsletter: NewsletterIn,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            alias="Idempotency-Key",
-            min_length=1,
-            max_length=200,
-            pattern=r"^[\x21-\x7e]+$",
-            description="A repeated request with the same key returns the first job.",
-        ),
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Status[Job]:
     """Store the newsletter and answer; it is sent in the background."""
     details: dict[str, Any] = newsletter.dict()
     job = newsletter_submit(
-        **details,
-        requested_by=str(getattr(request, "auth")),  # noqa: B009 - set by ninja
-        idempotency_key=idempotency_key,
+        **details, requested_by=caller_of(request), idempotency_key=idempotency_key
     )
-    response["Location"] = reverse("api:get_job", args=[job.id])
-    return Status(202, job)
+    return accepted(response, job)
