@@ -143,6 +143,9 @@ MAX_REQUEST_BYTES = env.int(
 )
 #: Largest body without files. 10,000 addresses of 254 characters are 2.5 MB.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
+# Bodies and uploads stay in memory. Django would write those over 2.5 MB to /tmp, which is memory
+# as well (tmpfs), but 64 MB only: a few uploads at a time would fill it.
+FILE_UPLOAD_MAX_MEMORY_SIZE = MAX_REQUEST_BYTES
 
 # ---------------------------------------------------------------------------------------------
 # Database — https://docs.djangoproject.com/en/5.2/ref/databases/#postgresql-notes

@@ -7,6 +7,7 @@ from ninja import NinjaAPI
 
 from console import errors
 from console.authentication import ApiToken, ConsoleSession
+from images.api import router as images_router
 from jobs.api import router as jobs_router
 from newsletters.api import router as newsletters_router
 
@@ -19,4 +20,5 @@ api = NinjaAPI(
 )
 errors.install(api)
 api.add_router("/jobs", newsletters_router)
+api.add_router("/jobs", images_router)
 api.add_router("/jobs", jobs_router)

@@ -7,3 +7,17 @@ class ImagesConfig(AppConfig):
     """Pictures into renditions and a contact sheet."""
 
     name = "images"
+
+    def ready(self) -> None:
+        """Register the kind of job."""
+        from images import services  # noqa: PLC0415 - models are not loaded before
+        from jobs import kinds  # noqa: PLC0415
+
+        kinds.register(
+            kinds.Kind(
+                name=services.KIND,
+                enqueue=services.picture_enqueue,
+                release=services.picture_release,
+                reopen=services.picture_enqueue,
+            )
+        )
