@@ -137,7 +137,13 @@ def worker_process(
 ) -> Iterator[Role]:
     """Run a real worker for all tests that only need work to be done."""
     directory = tmp_path_factory.mktemp("worker")
-    settings = {**role_settings, "PYTHONPATH": str(ROOT), "WORKER_CONCURRENCY": "2"}
+    settings = {
+        **role_settings,
+        "PYTHONPATH": str(ROOT),
+        "WORKER_CONCURRENCY": "2",
+        "FAULT_INJECTION": "true",
+        "MAIL_SINK_URL": mail_server.url,
+    }
     with running_role(directory, "worker", *DURABLE_TASKS, **settings) as role:
         wait_until(lambda: role.probe("ready") == 0, timeout=60, what=f"worker: {role.log_file}")
         yield role

@@ -107,6 +107,26 @@ def between(lowest: float, highest: float) -> Callable[[float], None]:
     return validate
 
 
+def unless_empty(check: Callable[[str], object]) -> Callable[[str], None]:
+    """Return a validator that asks another one about everything but the empty text."""
+
+    def validate(value: str) -> None:
+        if value:
+            check(value)
+
+    return validate
+
+
+def false_if(other: bool | None, name: str) -> Callable[[bool], None]:  # noqa: FBT001 - a setting
+    """Return a validator that refuses true while another variable is true."""
+
+    def validate(value: bool) -> None:  # noqa: FBT001
+        if value and other:
+            raise ValidationError(f"Must not be true where {name} is.")
+
+    return validate
+
+
 def one_of(*choices: str) -> Callable[[str], None]:
     """Return a validator that accepts exactly these words."""
 

@@ -371,9 +371,16 @@ TOOL_LINKS: dict[str, str] = env.dict("TOOL_LINKS", {})
 # ---------------------------------------------------------------------------------------------
 # Faults on purpose: for local stacks
 # ---------------------------------------------------------------------------------------------
-#: Whether the console offers to break things, and workers obey.
-FAULT_INJECTION = env.bool("FAULT_INJECTION", False)
+#: Whether the console offers to break things, and workers obey. Not in production, which is where
+#: TLS is.
+FAULT_INJECTION = env.bool(
+    "FAULT_INJECTION", False, validate=environment.false_if(BEHIND_TLS, "DJANGO_BEHIND_TLS")
+)
 #: Base address of the mail sink's HTTP API (Mailpit's), which can be told to refuse mails.
-MAIL_SINK_URL = env.str("MAIL_SINK_URL", "")
+MAIL_SINK_URL = env.str(
+    "MAIL_SINK_URL",
+    "",
+    validate=environment.unless_empty(environment.url_with_scheme("http", "https")),
+)
 
 environment.refuse_faults(env)

@@ -66,7 +66,7 @@ QUEUES: Final = (
     Queue(
         name="maintenance",
         purpose="periodic work: retention, clean-ups",
-        tasks=("housekeeping.*", "jobs.*", "celery.*"),
+        tasks=("housekeeping.*", "jobs.*", "fault_injection.*", "celery.*"),
         wait_target_seconds=60,
         soft_time_limit_seconds=240,
         hard_time_limit_seconds=270,

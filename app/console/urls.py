@@ -4,7 +4,7 @@ from django.contrib.admin.forms import AdminAuthenticationForm
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from console import views
+from console import faults, views
 from console.api import api
 
 urlpatterns = [
@@ -13,6 +13,10 @@ urlpatterns = [
     path("jobs/<uuid:job_id>", views.job_page, name="job-page"),
     path("jobs/<uuid:job_id>/cancel", views.job_stop, name="job-stop"),
     path("newsletters", views.newsletter_form, name="newsletter-form"),
+    path("faults", faults.panel, name="fault-panel"),
+    path("faults/stop", faults.stop_all, name="fault-stop-all"),
+    path("faults/<slug:name>/start", faults.start, name="fault-start"),
+    path("faults/<slug:name>/stop", faults.stop, name="fault-stop"),
     path(
         "sign-in",
         LoginView.as_view(

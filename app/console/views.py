@@ -15,6 +15,7 @@ from django.templatetags.static import static
 from django.views.decorators.http import require_GET, require_POST
 from pydantic import ValidationError
 
+from fault_injection.services import faults_status
 from jobs.models import Job
 from jobs.services import job_cancel
 from newsletters.api import NewsletterIn
@@ -38,7 +39,13 @@ def _jobs() -> dict[str, Any]:
 
 
 def _console(request: HttpRequest, status: int = 200, **context: Any) -> HttpResponse:
-    page = {**_jobs(), "tools": settings.TOOL_LINKS, "version": settings.VERSION, **context}
+    page = {
+        **_jobs(),
+        "faults": faults_status(),
+        "tools": settings.TOOL_LINKS,
+        "version": settings.VERSION,
+        **context,
+    }
     return render(request, "console/console.html", page, status=status)
 
 
@@ -104,7 +111,7 @@ def newsletter_form(request: HttpRequest) -> HttpResponse:
             f"{' '.join(str(part) for part in fault['loc'])}: {fault['msg']}"
             for fault in error.errors()[:5]
         ]
-        return _console(request, 422, faults=faults, entered=entered)
+        return _console(request, 422, form_faults=faults, entered=entered)
     job = newsletter_submit(
         **newsletter.dict(),
         requested_by=request.user.get_username(),

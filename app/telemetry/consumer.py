@@ -25,9 +25,9 @@ class Heartbeat(bootsteps.StartStopStep):
 
     def start(self, consumer: Any) -> None:
         """Begin to note; called again after each reconnect."""
-        heartbeat.note(heartbeat.CONSUMING)
+        self._note(consumer)
         self.timer = consumer.timer.call_repeatedly(
-            heartbeat.INTERVAL_SECONDS, heartbeat.note, (heartbeat.CONSUMING,)
+            heartbeat.INTERVAL_SECONDS, self._note, (consumer,)
         )
 
     def stop(self, consumer: Any) -> None:
@@ -41,6 +41,9 @@ class Heartbeat(bootsteps.StartStopStep):
         """Leave no file behind that says a stopped worker is alive."""
         heartbeat.forget()
 
+    def _note(self, consumer: Any) -> None:
+        heartbeat.note(heartbeat.PAUSED if consumer.paused else heartbeat.CONSUMING)
+
 
 # The class is an attribute of an untyped one.
 _Blueprint: Any = Consumer.Blueprint
@@ -51,7 +54,12 @@ class WatchedConsumer(Consumer):
 
     Without a broker the consumer's timers stand still, and only this tells a worker that waits
     for the broker from one that is stuck.
+
+    Attributes:
+        paused: Whether somebody has told it to take no messages; it may say so in its notes.
     """
+
+    paused = False
 
     class Blueprint(_Blueprint):
         """Celery's steps and ours."""

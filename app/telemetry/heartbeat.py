@@ -19,6 +19,8 @@ from django.conf import settings
 INTERVAL_SECONDS: Final = 5.0
 
 CONSUMING: Final = "consuming"
+#: Alive, and told to take no messages (fault_injection/pausing.py).
+PAUSED: Final = "paused"
 RECONNECTING: Final = "reconnecting"
 TICKING: Final = "ticking"
 STANDBY: Final = "standby"

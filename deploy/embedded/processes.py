@@ -66,6 +66,7 @@ class Processes:
             "CHANNEL_LAYER_URL": f"{self.redis.url}/1",
             "EMAIL_HOST": HOST,
             "EMAIL_PORT": numbers["MAIL_SMTP_PORT"],
+            "MAIL_SINK_URL": self._url(ports.MAIL_WEB, ""),
             "DJANGO_SUPERUSER_USERNAME": "admin",
             "STATIC_ROOT": str(state / "static"),
             STACK_MARKER: str(state),
@@ -169,7 +170,6 @@ class Processes:
             environment={
                 "DATABASE_POOL_SIZE": "10",
                 "BROKER_SOCKET_TIMEOUT_SECONDS": "2",
-                "MAIL_SINK_URL": self._url(ports.MAIL_WEB, ""),
                 "TOOL_LINKS": ",".join(
                     f"{name}={self._url(port, '')}" for name, port in links.items()
                 ),

@@ -46,6 +46,7 @@ def test_all_faults_are_in_one_message_and_no_value_is_repeated(tmp_path: Path) 
         EMAIL_PORT="twenty-five",
         NEWSLETTER_BATCH_SIZE="0",
         LOG_LEVEL="LOUD",
+        MAIL_SINK_URL="mail:8025",
         CHANNEL_LAYER_URL=None,
     )
 
@@ -53,11 +54,22 @@ def test_all_faults_are_in_one_message_and_no_value_is_repeated(tmp_path: Path) 
     for name in (
         "DJANGO_SECRET_KEY", "DATABASE_URL", "BROKER_URL", "API_TOKENS", "EMAIL_PORT",
         "TASK_SIGNING_KEYS", "NEWSLETTER_BATCH_SIZE", "LOG_LEVEL", "CHANNEL_LAYER_URL",
+        "MAIL_SINK_URL",
     ):  # fmt: skip
         assert f"  {name}: " in refused.stderr
-    assert "9 environment variable(s)" in refused.stderr
+    assert "10 environment variable(s)" in refused.stderr
     assert "hunter2" not in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_nobody_breaks_things_on_purpose_in_production(tmp_path: Path) -> None:
+    refused = start(
+        "worker", tmp_path, FAULT_INJECTION="true", DJANGO_BEHIND_TLS="true", LOG_LEVEL="LOUD"
+    )
+
+    assert refused.returncode == 78
+    assert "  FAULT_INJECTION: Must not be true where DJANGO_BEHIND_TLS is." in refused.stderr
+    assert "2 environment variable(s)" in refused.stderr
 
 
 def test_a_value_can_come_from_a_file(tmp_path: Path) -> None:
