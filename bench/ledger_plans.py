@@ -106,6 +106,7 @@ def statements(connection: BaseDatabaseWrapper) -> dict[str, str]:
         "claim": lambda: ledger.claim(waiting.id, "worker@bench:1"),
         "succeed": lambda: ledger.succeed(claim, 1),
         "renew": lambda: ledger.renew(claim),
+        "hold": lambda: ledger.hold_pending("bench.task", within=1.0),
         "join": lambda: ledger.join(group_id),
         "results of a group": lambda: ledger._results(group_id, "list"),  # noqa: SLF001
         "relay: what is due": lambda: ledger.take_due({}, 200),

@@ -324,6 +324,14 @@ EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT_SECONDS", 20, validate=environment.betwee
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", "Celeriac <newsletter@localhost>")
 #: Recipients that one message in the queue stands for.
 NEWSLETTER_BATCH_SIZE = env.int("NEWSLETTER_BATCH_SIZE", 100, validate=environment.between(1, 1000))
+#: Batches of one newsletter that are sent side by side. The others are not in the queue yet.
+NEWSLETTER_PARALLEL_BATCHES = env.int(
+    "NEWSLETTER_PARALLEL_BATCHES", 4, validate=environment.between(1, 1000)
+)
+#: Newsletters with fewer recipients share their batches with others; 0: none does.
+NEWSLETTER_BUFFER_BELOW = env.int(
+    "NEWSLETTER_BUFFER_BELOW", 10, validate=environment.between(0, 1000)
+)
 
 # ---------------------------------------------------------------------------------------------
 # Static files: collected at image build, served by the web process with far-future headers

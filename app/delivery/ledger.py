@@ -125,6 +125,7 @@ class Claim:
     failures: int
     max_failures: int
     group_id: UUID | None
+    interruptions: int = 0
 
 
 # --- Enter ---------------------------------------------------------------------------------------
@@ -178,6 +179,33 @@ def enter(entries: Sequence[Entry]) -> list[Message]:
     ]
 
 
+def hold_pending(task: str, *, within: float) -> bool:
+    """Keep a delivery that waits for its time from beginning before this transaction ends.
+
+    So what the transaction commits is there when it begins. Any number of transactions hold one at
+    the same time. What is due already, or in other hands, is left alone.
+
+    Args:
+        task: Name of its task.
+        within: Seconds from now in which it is due.
+
+    Returns:
+        False when there is none to hold.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT id FROM delivery_delivery
+            WHERE task = %s AND state = 'pending' AND due_at > statement_timestamp()
+                AND due_at <= statement_timestamp() + make_interval(secs => %s)
+            ORDER BY due_at LIMIT 1
+            FOR SHARE SKIP LOCKED
+            """,
+            [task, within],
+        )
+        return cursor.fetchone() is not None
+
+
 def encode(value: Any) -> str:
     """Write JSON as Celery does: UUIDs, dates and decimals are kept.
 
@@ -224,7 +252,7 @@ def claim(delivery_id: UUID, worker: str) -> Claim | None:
                     OR state IN ('pending', 'running') AND due_at <= statement_timestamp())
                 AND interruptions + (state = 'running')::int < %(interruptions)s
                 AND (expires_at IS NULL OR expires_at > statement_timestamp())
-            RETURNING id, attempts, failures, max_failures, group_id
+            RETURNING id, attempts, failures, max_failures, group_id, interruptions
             """,
             {
                 "id": delivery_id,

@@ -159,6 +159,9 @@ class Delivery(models.Model):
                 name="delivery_due",
             ),
             models.Index(
+                fields=["task", "due_at"], condition=Q(state="pending"), name="delivery_waiting"
+            ),
+            models.Index(
                 fields=["-finished_at"], condition=Q(state="dead"), name="delivery_dead_letters"
             ),
             models.Index(

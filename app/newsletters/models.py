@@ -6,6 +6,7 @@ import uuid
 from typing import ClassVar
 
 from django.db import models
+from django.db.models import Q
 
 from jobs.models import Job
 
@@ -39,6 +40,12 @@ class Recipient(models.Model):
     position = models.PositiveIntegerField(help_text="Place in the list as it was submitted.")
     address = models.CharField(max_length=254)
     state = models.CharField(max_length=9, choices=RecipientState, default=RecipientState.PENDING)
+    waiting = models.BooleanField(
+        default=False,
+        # The version before does not know the column, and runs beside this one during an update.
+        db_default=False,
+        help_text="Waits to be put into one batch with recipients of other newsletters.",
+    )
     attempts = models.PositiveSmallIntegerField(default=0)
     message_id = models.UUIDField(
         default=uuid.uuid4,
@@ -61,6 +68,9 @@ class Recipient(models.Model):
         ]
         indexes: ClassVar = [
             models.Index(fields=["newsletter", "state"], name="recipient_by_state"),
+            models.Index(
+                fields=["id"], condition=Q(waiting=True, state="pending"), name="recipient_waiting"
+            ),
         ]
 
     def __str__(self) -> str:

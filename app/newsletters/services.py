@@ -21,8 +21,8 @@ from django.db.models import Count, F, Q
 from django.utils import timezone
 
 from delivery.errors import TransientError
-from jobs.models import Job, State
-from jobs.services import job_finish, job_progress, job_recount, job_submit
+from jobs.models import OPEN_STATES, Job, State
+from jobs.services import job_finish, job_progress, job_recount, job_start, job_submit
 from newsletters.models import Newsletter, Recipient, RecipientState
 
 logger = structlog.get_logger(__name__)
@@ -31,6 +31,8 @@ KIND: Final = "newsletter"
 MAXIMUM_RECIPIENTS: Final = 10_000
 #: Seconds between two notes of progress by one batch.
 PROGRESS_INTERVAL_SECONDS: Final = 0.5
+
+PENDING: Final = Q(state=RecipientState.PENDING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +43,25 @@ class Batch:
     first: int
     end: int
 
-    def pending(self) -> Q:
-        """Return the condition for recipients that still have to be dealt with."""
-        return Q(
-            newsletter_id=self.newsletter_id,
-            position__gte=self.first,
-            position__lt=self.end,
-            state=RecipientState.PENDING,
-        )
+    def members(self) -> Q:
+        """Return the condition for its recipients."""
+        return Q(newsletter_id=self.newsletter_id, position__gte=self.first, position__lt=self.end)
+
+    def following(self) -> Batch:
+        """Return the batch that is sent after this one; those between are sent beside it."""
+        step = settings.NEWSLETTER_PARALLEL_BATCHES * (self.end - self.first)
+        return Batch(self.newsletter_id, self.first + step, self.end + step)
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Recipients of several small newsletters, by their primary keys."""
+
+    keys: Sequence[int]
+
+    def members(self) -> Q:
+        """Return the condition for its recipients."""
+        return Q(pk__in=self.keys)
 
 
 def unique_addresses(addresses: Iterable[str]) -> list[str]:
@@ -73,13 +86,16 @@ def newsletter_submit(
         IdempotencyKeyReusedError: The key belongs to a different request.
     """
     addresses = unique_addresses(recipients)
+    waiting = len(addresses) < settings.NEWSLETTER_BUFFER_BELOW
     content = json.dumps([subject, body, addresses])
 
     def create(job: Job) -> None:
         newsletter = Newsletter.objects.create(job=job, subject=subject, body=body)
         Recipient.objects.bulk_create(
             [
-                Recipient(newsletter=newsletter, position=position, address=address)
+                Recipient(
+                    newsletter=newsletter, position=position, address=address, waiting=waiting
+                )
                 for position, address in enumerate(addresses)
             ],
             batch_size=1000,
@@ -96,26 +112,86 @@ def newsletter_submit(
 
 
 def newsletter_enqueue(job_id: UUID) -> None:
-    """Have the newsletter sent if and when the current transaction commits."""
-    from newsletters.tasks import send_newsletter  # noqa: PLC0415 - tasks build on services
+    """Have the newsletter sent if and when the current transaction commits.
 
-    send_newsletter.delay_on_commit(str(job_id))
+    A small one shares its batch with others; a larger one has batches of its own.
+    """
+    from newsletters import tasks  # noqa: PLC0415 - tasks build on services
+
+    waiting = Recipient.objects.filter(PENDING, newsletter_id=job_id, waiting=True)
+    keys = list(waiting.values_list("pk", flat=True))
+    if keys:
+        tasks.mix_waiting.flush_on_commit(keys)
+    else:
+        tasks.send_newsletter.delay_on_commit(str(job_id))
 
 
 def newsletter_batches(job_id: UUID) -> list[Batch]:
-    """Return the batches in which there is somebody left to write to."""
-    size = settings.NEWSLETTER_BATCH_SIZE
+    """Return the batches to begin with: those before which nobody is left to write to.
+
+    At most ``NEWSLETTER_PARALLEL_BATCHES``; each has others following.
+    """
+    size, parallel = settings.NEWSLETTER_BATCH_SIZE, settings.NEWSLETTER_PARALLEL_BATCHES
     numbers = (
-        Recipient.objects.filter(newsletter_id=job_id, state=RecipientState.PENDING)
+        Recipient.objects.filter(PENDING, newsletter_id=job_id)
         .annotate(batch=F("position") / size)
         .values_list("batch", flat=True)
         .distinct()
         .order_by("batch")
     )
-    return [Batch(job_id, number * size, (number + 1) * size) for number in numbers]
+    first: dict[int, int] = {}
+    for number in numbers:
+        first.setdefault(number % parallel, number)
+    return [Batch(job_id, number * size, (number + 1) * size) for number in first.values()]
 
 
-def batch_send(batch: Batch, *, last_attempt: bool) -> None:
+def batch_following(batch: Batch) -> Batch | None:
+    """Return the batch that is sent after this one; None when nobody is left from there on."""
+    following = batch.following()
+    left = Recipient.objects.filter(
+        PENDING, newsletter_id=batch.newsletter_id, position__gte=following.first
+    )
+    return following if left.exists() else None
+
+
+def recipients_mix(limit: int) -> list[int]:
+    """Take recipients that wait out of the buffer, and begin their jobs; returns their keys.
+
+    Oldest first. To be called in a transaction that also has them written to. Those that another
+    process takes are left to it.
+    """
+    rows = list(
+        Recipient.objects.select_for_update(skip_locked=True)
+        .filter(PENDING, waiting=True)
+        .order_by("pk")
+        .values_list("pk", "newsletter_id")[:limit]
+    )
+    keys = [key for key, _ in rows]
+    Recipient.objects.filter(pk__in=keys).update(waiting=False)
+    # In order, so that two processes do not wait for each other; only those that nobody has begun.
+    queued = (
+        Job.objects.select_for_update()
+        .filter(id__in={job_id for _, job_id in rows}, state=State.QUEUED)
+        .order_by("id")
+    )
+    for job in queued:
+        job_start(job.id)
+    return keys
+
+
+def mixture_jobs(mixture: Mixture, *, unfinished: bool = True) -> list[UUID]:
+    """Return the jobs of its recipients, in a fixed order.
+
+    Args:
+        mixture: Whose jobs.
+        unfinished: Only those with somebody in it who is left to be written to.
+    """
+    recipients = Recipient.objects.filter(mixture.members(), PENDING if unfinished else Q())
+    jobs = recipients.values_list("newsletter_id", flat=True).distinct().order_by("newsletter_id")
+    return list(jobs)
+
+
+def batch_send(batch: Batch | Mixture, *, last_attempt: bool) -> None:
     """Write to everybody in the batch who is still pending, over one connection.
 
     Each recipient is locked while the mail is handed over and has its state committed at once.
@@ -130,24 +206,29 @@ def batch_send(batch: Batch, *, last_attempt: bool) -> None:
     Raises:
         TransientError: Some may succeed later.
     """
-    newsletter = Newsletter.objects.get(job_id=batch.newsletter_id)
     connection = get_connection()
     postponed: list[str] = []
-    position = batch.first
+    newsletter: Newsletter | None = None
+    key = 0
+    written_to: set[UUID] = set()
     noted_at = time.monotonic()
     try:
         connection.open()
         while True:
             with transaction.atomic():
-                recipient = _lock_next(batch, position)
+                recipient = _lock_next(batch, key)
                 if recipient is None:
                     break
-                position = recipient.position + 1
+                key = recipient.pk
+                if newsletter is None or newsletter.pk != recipient.newsletter_id:
+                    newsletter = Newsletter.objects.get(pk=recipient.newsletter_id)
                 reason = _send(connection, newsletter, recipient, last_attempt=last_attempt)
+            written_to.add(newsletter.pk)
             if reason is not None:
                 postponed.append(reason)
             if time.monotonic() - noted_at > PROGRESS_INTERVAL_SECONDS:
-                newsletter_progress(batch.newsletter_id)
+                _note_progress(written_to)
+                written_to.clear()
                 noted_at = time.monotonic()
     except (OSError, smtplib.SMTPException) as error:
         # The server is away, or refuses to talk: nobody in the rest of the batch is to blame.
@@ -156,9 +237,17 @@ def batch_send(batch: Batch, *, last_attempt: bool) -> None:
             _fail_all(batch, _reason(error))
     finally:
         _close(connection)
-    newsletter_progress(batch.newsletter_id)
+    # Also of those that an earlier attempt wrote to before it died.
+    open_ones = Q(newsletter__job__state__in=OPEN_STATES) | PENDING
+    members = Recipient.objects.filter(batch.members())
+    _note_progress(members.filter(open_ones).values_list("newsletter_id", flat=True).distinct())
     if postponed and not last_attempt:
         raise TransientError(f"{len(postponed)} postponed; last reason: {postponed[-1]}")
+
+
+def _note_progress(job_ids: Iterable[UUID]) -> None:
+    for job_id in sorted(job_ids):
+        newsletter_progress(job_id)
 
 
 def newsletter_progress(job_id: UUID) -> None:
@@ -195,9 +284,15 @@ def newsletter_progress(job_id: UUID) -> None:
 
 
 def newsletter_reopen(job_id: UUID) -> None:
-    """Let recipients whose mails were cancelled with a failed job wait for them again."""
+    """Have recipients whose mails were cancelled with a failed job written to after all.
+
+    Their own batches may have ended meanwhile: nobody would come for them.
+    """
+    from newsletters import tasks  # noqa: PLC0415 - as above
+
     cancelled = Recipient.objects.filter(newsletter_id=job_id, state=RecipientState.CANCELLED)
-    cancelled.update(state=RecipientState.PENDING)
+    if cancelled.update(state=RecipientState.PENDING, waiting=False):
+        tasks.send_newsletter.delay_on_commit(str(job_id))
 
 
 def _cancel_pending(job_id: UUID) -> None:
@@ -212,16 +307,16 @@ def _cancel_pending(job_id: UUID) -> None:
     Recipient.objects.filter(pk__in=pending.values("pk")).update(state=RecipientState.CANCELLED)
 
 
-def _lock_next(batch: Batch, position: int) -> Recipient | None:
-    """Return the next pending recipient from a position on, with its row locked.
+def _lock_next(batch: Batch | Mixture, key: int) -> Recipient | None:
+    """Return the pending recipient after the one with that key, with its row locked.
 
     Rows that another process holds are skipped: it writes to them right now. None at the end of
-    the batch, or when the job is no longer running.
+    the batch. Those whose job is no longer running are left out.
     """
     return (
         Recipient.objects.select_for_update(skip_locked=True, of=("self",))
-        .filter(batch.pending(), position__gte=position, newsletter__job__state=State.RUNNING)
-        .order_by("position")
+        .filter(batch.members(), PENDING, pk__gt=key, newsletter__job__state=State.RUNNING)
+        .order_by("pk")
         .first()
     )
 
@@ -292,8 +387,8 @@ def _reason(error: Exception) -> str:
     return f"{code} {' '.join(text.split())}"[:500]
 
 
-def _fail_all(batch: Batch, reason: str) -> None:
-    Recipient.objects.filter(batch.pending()).update(
+def _fail_all(batch: Batch | Mixture, reason: str) -> None:
+    Recipient.objects.filter(batch.members(), PENDING).update(
         state=RecipientState.FAILED, attempts=F("attempts") + 1, error=reason
     )
 

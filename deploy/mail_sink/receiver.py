@@ -17,11 +17,13 @@ class Receiver:
         """Take mails into this mailbox, without random faults at first."""
         self.triggers = Triggers()
         self.refused = 0
+        self.connections = 0
         self._mailbox = mailbox
         self._recipient_rules = RecipientRules()
 
     def protocol(self) -> SMTP:
         """A new protocol object for one connection (the factory that asyncio calls)."""
+        self.connections += 1
         return SMTP(
             self,
             hostname="mail-sink",

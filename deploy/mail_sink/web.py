@@ -173,6 +173,8 @@ class _RequestHandler(BaseHTTPRequestHandler):
                 "SMTPAccepted": counters.accepted,
                 "SMTPAcceptedSize": counters.accepted_bytes,
                 "SMTPRejected": self.server.receiver.refused,
+                # Not in Mailpit's API.
+                "SMTPConnections": self.server.receiver.connections,
                 "MessagesDeleted": counters.deleted,
                 "MessagesDropped": counters.dropped,
             },
