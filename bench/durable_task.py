@@ -140,10 +140,10 @@ class Bench:
         """Return the CPU time of the worker, the database and the broker."""
         usage: Any = self._broker.info("cpu")
         broker = float(usage["used_cpu_sys"] + usage["used_cpu_user"])
-        return _cpu_seconds(case.worker), _cpu_seconds(self._postgres), broker
+        return cpu_seconds(case.worker), cpu_seconds(self._postgres), broker
 
 
-def _cpu_seconds(main: psutil.Process) -> float:
+def cpu_seconds(main: psutil.Process) -> float:
     """Return the CPU time of a process, its children, and those that have ended."""
     used = main.cpu_times()
     total = used.user + used.system + used.children_user + used.children_system

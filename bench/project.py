@@ -35,10 +35,10 @@ class Servers:
 
 
 @contextmanager
-def own_servers() -> Iterator[Servers]:
+def own_servers(**environment: str) -> Iterator[Servers]:
     """Start both, load the project's settings for them, and make its tables.
 
-    Everything is deleted at the end.
+    ``environment`` is for more settings. Everything is deleted at the end.
     """
     directory = Path(tempfile.mkdtemp(prefix="celeriac-bench-"))
     # PostgreSQL may run under another account, which has to get to its data.
@@ -53,6 +53,7 @@ def own_servers() -> Iterator[Servers]:
                 DATABASE_URL=postgres.url,
                 BROKER_URL=f"{redis.url}/0",
                 CHANNEL_LAYER_URL=f"{redis.url}/1",
+                **environment,
             )
             from django.core.management import call_command  # noqa: PLC0415 - needs settings
             from django.db import connection  # noqa: PLC0415

@@ -21,3 +21,6 @@ DATABASES = {
         "OPTIONS": {"application_name": f"celeriac-{os.environ['SERVICE_NAME']}"},
     }
 }
+EMAIL_BACKEND = "bench.mail.Backend"
+EMAIL_HOST = os.environ.get("EMAIL_HOST", "localhost")
+EMAIL_PORT = int(os.environ.get("EMAIL_PORT", "25"))

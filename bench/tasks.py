@@ -6,6 +6,7 @@ import os
 
 from celery import shared_task
 from django.contrib.sessions.models import Session
+from django.core.mail import EmailMessage
 from django.utils import timezone
 
 from delivery.tasks import BaseTask, run_once
@@ -49,3 +50,9 @@ def durable_with_effect_only(number: int) -> None:  # noqa: ARG001 - as the othe
     """Make an effect, exactly once; there is no result."""
     with run_once():
         _leave_effect()
+
+
+@shared_task(name="bench.send_mail", base=BaseTask)
+def send_mail(address: str) -> None:
+    """Write to one recipient."""
+    EmailMessage("Hello", "Text", to=[address]).send()

@@ -69,6 +69,10 @@ class MailSink:
         found = self.request("/api/v1/messages?limit=20000")["messages"]
         return sorted(message["To"][0]["Address"] for message in found)
 
+    def connections(self) -> int:
+        """Return how often somebody has connected by SMTP since the start."""
+        return int(self.request("/api/v1/info")["RuntimeStats"]["SMTPConnections"])
+
     def clear(self) -> None:
         """Forget all mails and all faults that were asked for."""
         self.request("/api/v1/messages", "DELETE")

@@ -13,6 +13,7 @@ from django.contrib.sessions.models import Session
 from django.db import connection
 from django.utils import timezone
 
+from delivery.buffering import BatchTask, BufferedTask
 from delivery.errors import PermanentError, TransientError
 from delivery.tasks import BaseTask, run_once
 from tests.support.sleeping_task import note
@@ -135,3 +136,33 @@ def watched(name: str) -> None:
         raise ValueError("broken")
     with run_once():
         leave_effect(name)
+
+
+#: Marks a session as a row that waits; what follows is its name.
+WAITING = "waits: "
+
+
+@shared_task(name="tests.gather", base=BufferedTask, bind=True, flush_every=20)
+def gather(self: BufferedTask) -> int:
+    """Make the effects of rows that wait."""
+    with run_once() as outcome:
+        waiting = Session.objects.filter(session_data__startswith=WAITING)
+        rows = list(waiting.select_for_update(skip_locked=True)[: self.flush_every])
+        for row in rows:
+            leave_effect(row.session_data.removeprefix(WAITING))
+        Session.objects.filter(pk__in=[row.pk for row in rows]).delete()
+        self.flush_again(len(rows))
+        outcome.result = len(rows)
+    return len(rows)
+
+
+@shared_task(name="tests.work_on", base=BatchTask)
+def work_on(names: list[str]) -> None:
+    """Make an effect for each name that has none; some names are bad."""
+    for name in names:
+        if name.startswith("bad"):
+            raise ValueError(name)
+        if name.startswith("deadly"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if not effects(name):
+            leave_effect(name)
