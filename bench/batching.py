@@ -363,7 +363,7 @@ def main() -> None:
                     "--max-tasks-per-child",
                     "1000000",
                     **settings,
-                )  # fmt: skip
+                )
             )
             theirs = stack.enter_context(
                 celery_batches(servers.directory, arguments.concurrency, broker)

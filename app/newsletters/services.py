@@ -7,7 +7,7 @@ import json
 import smtplib
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parseaddr
 from typing import Final
 from uuid import UUID
@@ -37,20 +37,21 @@ PENDING: Final = Q(state=RecipientState.PENDING)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Recipients of a newsletter from one position up to, not including, another."""
+    """Recipients of a newsletter from one position up to, not including, another.
+
+    Attributes:
+        step: Positions from here to the batch that is sent after this one; 0: there is none. It
+            is not looked up again, because every batch must be reached by exactly one other.
+    """
 
     newsletter_id: UUID
     first: int
     end: int
+    step: int = 0
 
     def members(self) -> Q:
         """Return the condition for its recipients."""
         return Q(newsletter_id=self.newsletter_id, position__gte=self.first, position__lt=self.end)
-
-    def following(self) -> Batch:
-        """Return the batch that is sent after this one; those between are sent beside it."""
-        step = settings.NEWSLETTER_PARALLEL_BATCHES * (self.end - self.first)
-        return Batch(self.newsletter_id, self.first + step, self.end + step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +143,17 @@ def newsletter_batches(job_id: UUID) -> list[Batch]:
     first: dict[int, int] = {}
     for number in numbers:
         first.setdefault(number % parallel, number)
-    return [Batch(job_id, number * size, (number + 1) * size) for number in first.values()]
+    return [
+        Batch(job_id, number * size, (number + 1) * size, step=parallel * size)
+        for number in first.values()
+    ]
 
 
 def batch_following(batch: Batch) -> Batch | None:
     """Return the batch that is sent after this one; None when nobody is left from there on."""
-    following = batch.following()
+    if not batch.step:
+        return None
+    following = replace(batch, first=batch.first + batch.step, end=batch.end + batch.step)
     left = Recipient.objects.filter(
         PENDING, newsletter_id=batch.newsletter_id, position__gte=following.first
     )

@@ -37,7 +37,7 @@ def send_newsletter(job_id: str) -> int:
     newsletter_id = UUID(job_id)
     with run_once() as outcome:
         batches = services.newsletter_batches(newsletter_id) if job_start(newsletter_id) else []
-        canvas.group(send_batch.si(job_id, batch.first, batch.end) for batch in batches)
+        canvas.group(send_batch.si(job_id, batch.first, batch.end, batch.step) for batch in batches)
         if not batches:
             services.newsletter_progress(newsletter_id)
         outcome.result = len(batches)
@@ -53,22 +53,22 @@ def send_newsletter(job_id: str) -> int:
     max_retries=MAXIMUM_RETRIES,
     retry_backoff_max=LONGEST_PAUSE_SECONDS,
 )
-def send_batch(self: Task[Any, Any], job_id: str, first: int, end: int) -> None:
+def send_batch(self: Task[Any, Any], job_id: str, first: int, end: int, step: int = 0) -> None:
     """Write to the pending recipients from position ``first`` up to, not including, ``end``.
 
     Queue: mail. Idempotent because each recipient's state is committed with the mail. Retries:
     when the server is away or postpones somebody; after the last attempt those have failed. The
-    following batch is entered after the first attempt, however that ended: a large newsletter has
-    few messages in the queue at a time, and small ones do not wait behind all of it.
+    batch ``step`` positions on is entered after the first attempt, however that ended: a large
+    newsletter has few messages in the queue at a time, and small ones do not wait behind all of it.
     """
-    batch = Batch(UUID(job_id), first, end)
+    batch = Batch(UUID(job_id), first, end, step)
     try:
         services.batch_send(batch, last_attempt=self.request.retries >= MAXIMUM_RETRIES)
     finally:
         following = services.batch_following(batch)
         if following is not None:
             send_batch.apply_on_commit(
-                (job_id, following.first, following.end),
+                (job_id, following.first, following.end, step),
                 # The same for each attempt: it is entered once.
                 task_id=str(uuid5(UUID(self.request.id), "following")),
             )

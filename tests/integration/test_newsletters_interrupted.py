@@ -39,7 +39,13 @@ POOL_PROCESSES = 2
 
 @pytest.fixture(scope="module")
 def own_settings(role_settings: dict[str, str], redis: RedisServer) -> dict[str, str]:
-    return {**role_settings, "BROKER_URL": f"{redis.url}/7", "PYTHONPATH": str(ROOT)}
+    return {
+        **role_settings,
+        "BROKER_URL": f"{redis.url}/7",
+        "PYTHONPATH": str(ROOT),
+        # Many batches, each of which enters the one that follows.
+        "NEWSLETTER_BATCH_SIZE": "20",
+    }
 
 
 @pytest.fixture(scope="module")
