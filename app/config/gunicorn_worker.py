@@ -15,6 +15,8 @@ class Worker(UvicornWorker):
         "lifespan": "off",
         # Progress messages are small; clients have nothing to say.
         "ws_max_size": 64 * 1024,
+        # Most are small; compressing each for each client would cost more than it saves.
+        "ws_per_message_deflate": False,
         # Open WebSockets must not hold up a restart: their clients reconnect.
         "timeout_graceful_shutdown": 15,
         # django-structlog logs each request, with its id.

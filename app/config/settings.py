@@ -293,7 +293,8 @@ DELIVERY_RETENTION_SECONDS = env.int(
 # ---------------------------------------------------------------------------------------------
 CHANNEL_LAYERS = {
     "default": {
-        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        # Not channels_redis.core: it keeps messages and members on the server, in more round trips.
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
         "CONFIG": {
             "hosts": [
                 {
@@ -301,11 +302,10 @@ CHANNEL_LAYERS = {
                     # Progress is news, not truth: better dropped than waited for.
                     "socket_timeout": 10,
                     "socket_connect_timeout": 1,
+                    "socket_keepalive": True,
                 }
             ],
             "prefix": "celeriac-live",
-            "expiry": 60,
-            "capacity": 100,
         },
     }
 }

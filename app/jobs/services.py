@@ -65,6 +65,7 @@ def job_submit(
             )
             create_details(job)
             registered.enqueue(job.id)
+            live.announce(job.id)
     except IntegrityError:
         if idempotency_key is None:
             raise
@@ -134,6 +135,7 @@ def job_recount(job_id: UUID, *, done: int, result: Any) -> None:
     Job.objects.filter(id=job_id, state__in=[State.CANCELLED, State.FAILED]).update(
         done=done, result=result
     )
+    live.announce(job_id)
 
 
 def job_cancel(job_id: UUID) -> Job:
