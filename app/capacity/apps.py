@@ -7,3 +7,17 @@ class CapacityConfig(AppConfig):
     """The capacity planner."""
 
     name = "capacity"
+
+    def ready(self) -> None:
+        """Register the kind of job."""
+        from capacity import services  # noqa: PLC0415 - models are not loaded before
+        from jobs import kinds  # noqa: PLC0415
+
+        kinds.register(
+            kinds.Kind(
+                name=services.KIND,
+                enqueue=services.plan_enqueue,
+                release=services.plan_leave,
+                reopen=services.plan_leave,
+            )
+        )

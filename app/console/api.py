@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.conf import settings
 from ninja import NinjaAPI
 
+from capacity.api import router as capacity_router
 from console import errors
 from console.authentication import ApiToken, ConsoleSession
 from images.api import router as images_router
@@ -21,4 +22,5 @@ api = NinjaAPI(
 errors.install(api)
 api.add_router("/jobs", newsletters_router)
 api.add_router("/jobs", images_router)
+api.add_router("/jobs", capacity_router)
 api.add_router("/jobs", jobs_router)
