@@ -74,6 +74,7 @@ def plot(result: Mapping[str, Any]) -> str:
     """
     candidates: list[Mapping[str, Any]] = list(result["candidates"])
     target: float = result["target_wait"]
+    beyond = "▲ higher up, or growing without end"
     highest = max((entry["wait"]["high"] for entry in candidates if entry["wait"]), default=target)
     scale = _Scale(
         first=candidates[0]["workers"] if candidates else 1,
@@ -88,7 +89,8 @@ def plot(result: Mapping[str, Any]) -> str:
         _element("rect", width=WIDTH, height=HEIGHT, rx=8, **_fill("ground")),
         _text(LEFT, 24, title, anchor="start", weight="600"),
         _text(LEFT, 42, _answer(result), "quiet", anchor="start"),
-        *_axes(scale),
+        _text(WIDTH - RIGHT, 42, beyond, "quiet", anchor="end"),
+        *_axes(scale, f"wait at p{result['percentile']:g}"),
         *_target(scale, target),
         *(
             part
@@ -127,7 +129,7 @@ def _answer(result: Mapping[str, Any]) -> str:
     )
 
 
-def _axes(scale: _Scale) -> list[str]:
+def _axes(scale: _Scale, wait: str) -> list[str]:
     bottom, end = HEIGHT - BOTTOM, WIDTH - RIGHT
     parts = []
     step = _round_step(scale.highest / 5)
@@ -145,7 +147,7 @@ def _axes(scale: _Scale) -> list[str]:
         *parts,
         _line(LEFT, bottom, end, bottom, "quiet"),
         _text((LEFT + end) / 2, HEIGHT - 16, "workers (tasks at the same time)", "quiet"),
-        _text(16, middle, "wait", "quiet", transform=f"rotate(-90 16 {middle:g})"),
+        _text(16, middle, wait, "quiet", transform=f"rotate(-90 16 {middle:g})"),
     ]
 
 

@@ -60,7 +60,9 @@ def test_it_says_in_words_what_it_shows() -> None:
     assert "Recommended: 9 workers in 3 pods of 4. Target: 200 ms." in description.text
     assert "8 workers: 500 ms (450 ms to 550 ms)" in description.text
     labels = [element.text or "" for element in root.iter(f"{SVG}text")]
-    assert {"workers (tasks at the same time)", "wait", "target 200 ms", "10", "0 s"} <= set(labels)
+    assert {"workers (tasks at the same time)", "wait at p95", "target 200 ms", "10", "0 s"} <= set(
+        labels
+    )
 
 
 def test_every_candidate_is_drawn_and_the_recommended_one_has_a_ring() -> None:
