@@ -93,6 +93,10 @@ class PlanIn(Schema):
 
 
 class StrictPlanIn(PlanIn):
-    """A plan as JSON, where numbers are not written as text."""
+    """How much work arrives, and how long it may wait; numbers must not be written as text.
+
+    Service times are either log-normal (``service_time_mean`` and ``service_time_p95``) or drawn
+    from measured ones (``service_times``).
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)

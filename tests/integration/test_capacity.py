@@ -7,6 +7,7 @@ import os
 import signal
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.db import OperationalError, connection
 from django.db.models import F
 from django.db.models.functions import Now
 from django.test import Client
 from redis import Redis
 
+from capacity import simulation
 from capacity.models import Candidate, Plan
 from capacity.schemas import PlanIn
 from capacity.services import (
@@ -353,6 +356,24 @@ def test_progress_never_falls_and_is_counted_from_rows(monkeypatch: pytest.Monke
     assert candidate_simulate(job.id, workers) is None, "what is known is not simulated again"
     job_fail(job.id, "enough")
     assert plan_next(job.id) == []
+
+
+def test_a_simulation_outlives_the_loss_of_its_database_session(
+    undisturbed: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = undisturbed(SHORT)
+    simulate, lost = simulation.simulate, 0
+
+    def simulate_without_session(*arguments: Any, **options: Any) -> Any:
+        nonlocal lost
+        with connection.cursor() as cursor, suppress(OperationalError):
+            lost += 1
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return simulate(*arguments, **options)
+
+    monkeypatch.setattr(simulation, "simulate", simulate_without_session)
+    assert computed_here(monkeypatch, SHORT) == expected
+    assert lost == WAVE
 
 
 # --- The API -------------------------------------------------------------------------------------
