@@ -245,7 +245,9 @@ def test_the_openapi_document_describes_the_routes(client: Client) -> None:
 
     assert set(document["paths"]) == {
         "/api/jobs",
+        "/api/jobs/capacity",
         "/api/jobs/newsletter",
         "/api/jobs/{job_id}",
         "/api/jobs/{job_id}/cancel",
+        "/api/jobs/{job_id}/plot.svg",
     }
