@@ -19,7 +19,9 @@ from jobs.consumers import JobConsumer  # noqa: E402
 jobs = JobConsumer.as_asgi(identify=caller_of_scope)
 application = ProtocolTypeRouter(
     {
-        "http": RequestSizeLimit(django_application, settings.MAX_REQUEST_BYTES),
+        "http": RequestSizeLimit(
+            django_application, settings.MAX_REQUEST_BYTES, settings.MAX_UPLOADS_BYTES
+        ),
         "websocket": web_sockets([path("ws/jobs", jobs), path("ws/jobs/<uuid:job_id>", jobs)]),
     }
 )

@@ -20,6 +20,9 @@ EX_CONFIG = 78
 #: A signing key shorter than this can be guessed (Django's own check wants 50 characters).
 MINIMUM_SECRET_LENGTH = 32
 
+#: Longest name of a token: it is stored with each job, in 150 characters, with ``token:``.
+MAXIMUM_NAME_LENGTH = 100
+
 
 def secret(value: str) -> str:
     """Accept a secret that is long enough to resist guessing.
@@ -61,10 +64,11 @@ def named_tokens(value: str) -> dict[str, str]:
     names_by_token: dict[str, str] = {}
     for pair in filter(None, (part.strip() for part in value.split(","))):
         name, separator, token = pair.partition(":")
-        if not separator or not name or len(token) < MINIMUM_SECRET_LENGTH:
+        too_short = len(token) < MINIMUM_SECRET_LENGTH
+        if not separator or not 0 < len(name) <= MAXIMUM_NAME_LENGTH or too_short:
             raise ValidationError(
                 "Expected name:token,name:token with tokens of at least "
-                f"{MINIMUM_SECRET_LENGTH} characters."
+                f"{MINIMUM_SECRET_LENGTH} and names of at most {MAXIMUM_NAME_LENGTH} characters."
             )
         if token in names_by_token or name in names_by_token.values():
             raise ValidationError("Each name and each token may appear once.")

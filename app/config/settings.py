@@ -76,6 +76,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django_structlog.middlewares.RequestMiddleware",
     "console.errors.ApiErrorMiddleware",
+    "console.rate_limits.RateLimitMiddleware",
     "console.authentication.SessionKeyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -105,6 +106,19 @@ TEMPLATES: list[dict[str, Any]] = [
 # ---------------------------------------------------------------------------------------------
 #: Bearer tokens of the HTTP API: token -> name of the caller.
 API_TOKENS = env.named_tokens("API_TOKENS", "")
+#: Requests that one caller of the HTTP API may make in a minute, and at once; 0: without limit.
+#: A person with a script needs a few in a second; a client in a loop gets 429.
+API_RATE_LIMIT_PER_MINUTE = env.int(
+    "API_RATE_LIMIT_PER_MINUTE", 600, validate=environment.between(0, 1_000_000)
+)
+API_RATE_LIMIT_BURST = env.int(
+    "API_RATE_LIMIT_BURST", 100, validate=environment.between(1, 1_000_000)
+)
+#: Failed sign-ins and wrong tokens that one client address may make in a minute, and at once.
+SIGN_IN_FAILURES_PER_MINUTE = env.int(
+    "SIGN_IN_FAILURES_PER_MINUTE", 10, validate=environment.between(0, 10_000)
+)
+AUTHENTICATION_BACKENDS = ["console.rate_limits.SignInBackend"]
 LOGIN_URL = "sign-in"
 LOGIN_REDIRECT_URL = "console"
 LOGOUT_REDIRECT_URL = "sign-in"
@@ -140,6 +154,11 @@ CONTENT_SECURITY_POLICY = {
 #: Largest request body in bytes; more is refused before it is read (config/asgi.py).
 MAX_REQUEST_BYTES = env.int(
     "MAX_REQUEST_BYTES", 12 * 1024 * 1024, validate=environment.between(65_536, 1 << 30)
+)
+#: Bytes of request bodies that one web process holds at the same moment; more get 503. Django
+#: keeps up to two copies of a large body in /tmp, which docker-compose.yml makes large enough.
+MAX_UPLOADS_BYTES = env.int(
+    "MAX_UPLOADS_BYTES", 32 * 1024 * 1024, validate=environment.between(65_536, 1 << 32)
 )
 #: Largest body without files. 10,000 addresses of 254 characters are 2.5 MB.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
@@ -272,6 +291,7 @@ CELERY_BEAT_SCHEDULE = {
         ("delete-old-deliveries", "housekeeping.delete_old_deliveries", 3600.0),
         ("delete-old-quarantine", "housekeeping.delete_old_quarantine", 86_400.0),
         ("delete-expired-results", "housekeeping.delete_expired_results", 3600.0),
+        ("delete-full-rate-buckets", "housekeeping.delete_full_rate_buckets", 3600.0),
         ("delete-expired-sessions", "housekeeping.delete_expired_sessions", 86_400.0),
     ]
 }

@@ -13,20 +13,25 @@ from ninja.errors import HttpError
 from ninja.security import APIKeyCookie, HttpBearer
 from ninja.utils import check_csrf
 
+from console import rate_limits
+
 Application = Callable[..., Awaitable[None]]
 
 BEARER: Final = "bearer "
+#: In front of the name of a token, where callers are stored: a user may have the same name, but
+#: no user's name holds a colon (Django's validator).
+TOKEN_PREFIX: Final = "token:"  # noqa: S105 - not a token
 
 
 def token_holder(token: str) -> str | None:
-    """Return the name that belongs to a token, or None.
+    """Return the name that belongs to a token, with ``TOKEN_PREFIX``, or None.
 
     Every token is compared in full, so that the time tells nothing about how close a guess was.
     """
     holder = None
     for known, name in settings.API_TOKENS.items():
         if hmac.compare_digest(known.encode(), token.encode("utf-8", "surrogateescape")):
-            holder = name
+            holder = f"{TOKEN_PREFIX}{name}"
     return holder
 
 
@@ -85,15 +90,31 @@ class SessionKeyMiddleware:
 class ApiToken(HttpBearer):
     """``Authorization: Bearer <token>`` with a token of ``API_TOKENS``."""
 
+    openapi_description = "A token of the operator (`API_TOKENS`)."
+
     def authenticate(self, request: HttpRequest, token: str) -> str | None:
-        """Return the name of the token, or None."""
-        return token_holder(token)
+        """Return the name of the token, or None.
+
+        Raises:
+            RateLimitedError: The caller asks too often, or its address has sent too many wrong
+                tokens.
+        """
+        holder = token_holder(token)
+        if holder is None:
+            rate_limits.note_failure(request)
+        else:
+            rate_limits.admit(holder)
+        return holder
 
 
 class ConsoleSession(APIKeyCookie):
     """The session of a staff member; what changes anything also needs the CSRF token."""
 
     param_name = settings.SESSION_COOKIE_NAME
+    openapi_description = (
+        "The session of a staff member who is signed in to the console. What changes anything also "
+        "needs the CSRF token, in `X-CSRFToken`."
+    )
 
     def __init__(self) -> None:
         # Checked below, and only for callers that have a session: others get 401, not 403.
@@ -104,8 +125,12 @@ class ConsoleSession(APIKeyCookie):
 
         Raises:
             HttpError: 403, the CSRF token is missing or wrong.
+            RateLimitedError: The caller asks too often.
         """
         holder = session_holder(request.user)
-        if holder is not None and check_csrf(request) is not None:
+        if holder is None:
+            return None
+        if check_csrf(request) is not None:
             raise HttpError(403, "The CSRF token is missing or wrong; send X-CSRFToken.")
+        rate_limits.admit(holder)
         return holder

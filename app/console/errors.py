@@ -13,12 +13,15 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
+from jobs.rate_limit import RateLimitedError
 from jobs.services import IdempotencyKeyReusedError
 
 logger = structlog.get_logger(__name__)
 
 #: Errors of a request's fields that are listed; the rest is only counted.
 LISTED_FAULTS: Final = 20
+#: Seconds after which a database that was away is worth another try.
+UNAVAILABLE_RETRY_SECONDS: Final = 5
 
 CODES: Final = {
     400: ("bad_request", "The request cannot be understood."),
@@ -28,9 +31,11 @@ CODES: Final = {
     405: ("method_not_allowed", "This address does not support the method."),
     409: ("conflict", "The request contradicts an earlier one."),
     413: ("too_large", "The request is too large."),
-    415: ("unsupported_media_type", "Send JSON."),
+    414: ("address_too_long", "The address is too long."),
+    415: ("unsupported_media_type", "This address does not take that type of content."),
     422: ("invalid", "Some values are not valid."),
-    429: ("too_many_requests", "Try again later."),
+    429: ("too_many_requests", "Try again later; Retry-After says when."),
+    431: ("headers_too_large", "The headers are too large."),
     500: ("server_error", "An error of ours; it has been logged under this request_id."),
     503: ("unavailable", "The service is not available for the moment; try again."),
 }
@@ -60,7 +65,7 @@ def install(api: NinjaAPI) -> None:  # noqa: C901 - a list of handlers, each of 
         if status == 401:
             response["WWW-Authenticate"] = "Bearer"
         if status == 503:
-            response["Retry-After"] = "5"
+            response["Retry-After"] = str(UNAVAILABLE_RETRY_SECONDS)
         return response
 
     @api.exception_handler(ValidationError)
@@ -93,6 +98,12 @@ def install(api: NinjaAPI) -> None:  # noqa: C901 - a list of handlers, each of 
     @api.exception_handler(IdempotencyKeyReusedError)
     def key_reused(request: HttpRequest, _error: IdempotencyKeyReusedError) -> HttpResponse:
         return answer(request, 409, "This Idempotency-Key was used for a different request.")
+
+    @api.exception_handler(RateLimitedError)
+    def too_many(request: HttpRequest, error: RateLimitedError) -> HttpResponse:
+        response = answer(request, 429, str(error))
+        response["Retry-After"] = str(error.seconds)
+        return response
 
     def unavailable(request: HttpRequest, error: Any) -> HttpResponse:
         logger.error("database_unavailable", error=repr(error))

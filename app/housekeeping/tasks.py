@@ -6,6 +6,7 @@ from celery import shared_task
 
 from delivery.quarantine import old_quarantined_messages
 from housekeeping import services
+from jobs.rate_limit import full_buckets
 
 
 @shared_task(name="housekeeping.delete_old_jobs")
@@ -37,3 +38,9 @@ def delete_expired_results() -> int:
 def delete_expired_sessions() -> int:
     """Delete sessions that have expired; returns the number of rows."""
     return services.delete_in_batches(services.expired_sessions())
+
+
+@shared_task(name="housekeeping.delete_full_rate_buckets")
+def delete_full_rate_buckets() -> int:
+    """Delete buckets of callers who have waited long enough; returns the number of rows."""
+    return services.delete_in_batches(full_buckets())

@@ -36,7 +36,10 @@ class Job(models.Model):
     attempts = models.PositiveIntegerField(
         default=0, help_text="Times that work was begun or tried again; 1 when all went well."
     )
-    requested_by = models.CharField(max_length=150, help_text="Name of the user or the API token.")
+    requested_by = models.CharField(
+        max_length=150,
+        help_text="Name of the user, or token:NAME. User names cannot hold a colon.",
+    )
     idempotency_key = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001
     request_fingerprint = models.CharField(
         max_length=64, blank=True, help_text="SHA-256 of the request that created the job."
@@ -72,3 +75,16 @@ class Job(models.Model):
     def is_open(self) -> bool:
         """Whether there is something left to do."""
         return self.state in OPEN_STATES
+
+
+class RateBucket(models.Model):
+    """How much a caller of the API may ask at once (``jobs.rate_limit``).
+
+    The table is UNLOGGED: written with each request, and worth nothing after a crash.
+    """
+
+    name = models.CharField(primary_key=True, max_length=200, help_text="Whose bucket it is.")
+    full_at = models.DateTimeField(help_text="When all of its tokens have come back.")
+
+    def __str__(self) -> str:
+        return self.name

@@ -31,6 +31,7 @@ from tests.support.sleeping_task import sleep
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+AUTHORIZATION = {"Authorization": f"Bearer {TOKEN}"}
 #: Seconds that Compose gives each role to end (docker-compose.yml, stop_grace_period).
 GRACE = {"web": 30, "worker": 90, "beat": 15, "flower": 15, "exporter": 15}
 
@@ -58,15 +59,13 @@ def test_web_tells_how_it_is_whatever_the_host_header(web: Web) -> None:
 def test_web_refuses_a_body_of_50_mb_and_stores_nothing_of_it(web: Web) -> None:
     url = web.url
     declared = HTTPConnection(url.removeprefix("http://"), timeout=30)
-    declared.request(
-        "POST", "/api/jobs/newsletter", body=b"a" * 50_000_000, headers={"Authorization": "x"}
-    )
+    declared.request("POST", "/api/jobs/newsletter", body=b"a" * 50_000_000, headers=AUTHORIZATION)
     chunked = HTTPConnection(url.removeprefix("http://"), timeout=30)
     chunked.request(
         "POST",
         "/api/jobs/newsletter",
         body=iter([b"a" * 1_000_000] * 50),
-        headers={"Authorization": "x"},
+        headers=AUTHORIZATION,
         encode_chunked=True,
     )
     for response in (declared.getresponse(), chunked.getresponse()):
