@@ -44,11 +44,13 @@ doctor: install ## Check what must agree, in files and in the running stack, and
 	@if [ "$$($(STACK) runtime 2>/dev/null)" = embedded ]; then $(MAKE) --silent $(VENV)/embedded.installed; fi
 
 ##@ Develop
-.PHONY: install lock fmt migrations
+.PHONY: install lock fmt migrations openapi
 install: $(VENV)/dev.installed ## Make the virtual environment with every tool
 fmt: install ## Format the code
 	$(BIN)/ruff check --fix-only --quiet $(PYTHON_CODE)
 	$(BIN)/ruff format $(PYTHON_CODE)
+openapi: install ## Write docs/openapi.json, the contract of the HTTP API
+	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py openapi docs/openapi.json
 migrations: install ## Write migrations for changed models
 	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py makemigrations $(ARGS)
 lock: install ## Compile the lock files (ARGS=--upgrade for newer versions)
@@ -74,8 +76,8 @@ $(VENV)/%.installed: requirements/%.txt | $(VENV)/bin/python
 	@touch $@
 
 ##@ Check and test
-.PHONY: check lint types contracts migrations-check test test-unit test-integration test-stack faults
-check: lint types contracts migrations-check ## Everything that needs no running service
+.PHONY: check lint types contracts migrations-check openapi-check test test-unit test-integration test-stack faults
+check: lint types contracts migrations-check openapi-check ## Everything that needs no running service
 
 lint: install ## Style of Python, shell, Dockerfiles, YAML
 	$(BIN)/ruff check $(PYTHON_CODE)
@@ -91,6 +93,8 @@ contracts: install ## Direction of imports
 	$(TEST_ENVIRONMENT) $(BIN)/lint-imports --no-logo
 migrations-check: install ## Models and migrations agree
 	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py makemigrations --check --dry-run
+openapi-check: install ## docs/openapi.json says what the routes say
+	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py openapi docs/openapi.json --check
 
 test: install ## All tests; those that need Docker are skipped without an engine
 	$(BIN)/python -m pytest $(ARGS)

@@ -14,7 +14,7 @@ from ninja.errors import HttpError
 from capacity.plot import STYLE_SOURCE, plot
 from capacity.schemas import StrictPlanIn
 from capacity.services import KIND, plan_submit
-from jobs.api import SUBMISSION_RESPONSES, ErrorOut, IdempotencyKey, accepted, caller_of
+from jobs.api import SUBMISSION_RESPONSES, IdempotencyKey, accepted, caller_of
 from jobs.models import Job
 
 router = Router(tags=["capacity"])
@@ -38,7 +38,6 @@ def submit_plan(
 
 @router.get(
     "/{uuid:job_id}/plot.svg",
-    response={404: ErrorOut},
     openapi_extra={
         "responses": {
             200: {

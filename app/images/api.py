@@ -19,7 +19,6 @@ from images.models import File, FileKind
 from images.services import PictureRefusedError, file_content, picture_submit
 from jobs.api import (
     SUBMISSION_RESPONSES,
-    ErrorOut,
     IdempotencyKey,
     accepted,
     caller_of,
@@ -58,7 +57,7 @@ def file_url(file: File) -> str:
 
 @router.post(
     "/images",
-    response={**SUBMISSION_RESPONSES, 415: ErrorOut},
+    response=SUBMISSION_RESPONSES,
     summary="Make renditions of a picture",
 )
 def submit_picture(
@@ -89,7 +88,7 @@ def submit_picture(
 
 @router.get(
     "/{uuid:job_id}/files",
-    response={200: list[FileOut], 404: ErrorOut},
+    response=list[FileOut],
     summary="List the files of a job",
 )
 def list_files(request: HttpRequest, job_id: UUID) -> Any:
@@ -100,7 +99,6 @@ def list_files(request: HttpRequest, job_id: UUID) -> Any:
 
 @router.get(
     "/{uuid:job_id}/files/{name}",
-    response={404: ErrorOut},
     summary="Download a file of a job",
 )
 def get_file(request: HttpRequest, job_id: UUID, name: str) -> HttpResponseBase:

@@ -50,13 +50,27 @@ def _text(value: str) -> str:
     return value
 
 
-Address = Annotated[str, Field(max_length=254), AfterValidator(_address)]
+Address = Annotated[
+    str, Field(max_length=254, json_schema_extra={"format": "email"}), AfterValidator(_address)
+]
 
 
 class NewsletterIn(Schema):
     """A newsletter to be sent."""
 
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        str_strip_whitespace=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "subject": "Hello",
+                    "body": "Good morning!",
+                    "recipients": ["ada@example.com", "grace@example.com"],
+                }
+            ]
+        },
+    )
 
     subject: Annotated[
         str, Field(min_length=1, max_length=200), AfterValidator(_no_control_characters)

@@ -13,6 +13,7 @@ from django.test import Client
 from jobs.models import Job, State
 from newsletters.models import Recipient
 from tests.integration.conftest import TOKEN
+from tests.support.roles import ROOT
 
 pytestmark = pytest.mark.django_db
 
@@ -46,7 +47,7 @@ def test_submission_is_stored_and_answered_with_its_address(api: Client) -> None
     body = response.json()
     assert response["Location"] == f"/api/jobs/{body['id']}"
     assert body["state"] == "queued" and body["total"] == 1
-    assert Job.objects.get(id=body["id"]).requested_by == "tester"
+    assert Job.objects.get(id=body["id"]).requested_by == "token:tester"
     assert api.get(response["Location"]).json() == body
 
 
@@ -178,7 +179,6 @@ def test_the_list_goes_from_newest_to_oldest_page_by_page(api: Client) -> None:
         query = {"limit": "2", "cursor": cursor} if cursor else None
 
     assert seen == ids[::-1]
-    assert_error(api.get("/api/jobs", {"cursor": str(uuid.uuid4())}), 400, "bad_request")
     for bad in ("cursor=x", "limit=0", "limit=201", "limit=x", "state=odd", "kind=%00"):
         assert_error(api.get(f"/api/jobs?{bad}"), 422, "invalid")
 
@@ -240,14 +240,6 @@ def test_every_answer_names_its_request(api: Client) -> None:
     assert uuid.UUID(response["X-Request-ID"])
 
 
-def test_the_openapi_document_describes_the_routes(client: Client) -> None:
-    document = client.get("/api/openapi.json").json()
-
-    assert set(document["paths"]) == {
-        "/api/jobs",
-        "/api/jobs/capacity",
-        "/api/jobs/newsletter",
-        "/api/jobs/{job_id}",
-        "/api/jobs/{job_id}/cancel",
-        "/api/jobs/{job_id}/plot.svg",
-    }
+def test_the_document_that_is_served_is_the_committed_one(client: Client) -> None:
+    committed = (ROOT / "docs" / "openapi.json").read_text(encoding="utf-8")
+    assert client.get("/api/openapi.json").json() == json.loads(committed)
