@@ -1,12 +1,20 @@
-"""The ledger, its dead letters and refused messages in the admin: to look at and to decide on."""
+"""The ledger, its dead letters, refused messages and results: to look at and to decide on."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
+from celery import current_app, states
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+
+# Before ours: the library registers its own pages when it is imported.
+from django_celery_results import admin as _library  # noqa: F401
+from django_celery_results.models import GroupResult, TaskResult
 
 from delivery import ledger
 from delivery.models import Delivery, Group, QuarantinedMessage, State
@@ -33,6 +41,32 @@ class ReadOnlyAdmin(ModelAdmin):
         return False
 
 
+#: Name in the address of the filter by the first argument.
+FIRST_ARGUMENT: Final = "first_argument"
+
+
+class FirstArgumentFilter(admin.SimpleListFilter):
+    """Deliveries of one thing: tasks get its id as their first argument. For links to this page.
+
+    Reads the whole table, so it is offered only to who comes with the id.
+    """
+
+    title = "first argument"
+    parameter_name = FIRST_ARGUMENT
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the value that is asked for, or nothing to choose from."""
+        value = request.GET.get(FIRST_ARGUMENT)
+        return [(value, value)] if value else []
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> QuerySet[Delivery]:
+        """Return the deliveries with that first argument."""
+        value = self.value()
+        if not value or "\0" in value:
+            return queryset
+        return queryset.filter(args__0=value)
+
+
 @admin.register(Delivery)
 class DeliveryAdmin(ReadOnlyAdmin):
     """Deliveries. Dead letters: filter by state ``dead``."""
@@ -48,7 +82,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
         "id",
     )
     # Only what has its values in the code: the others would ask a table of millions for them.
-    list_filter = ("state",)
+    list_filter = ("state", FirstArgumentFilter)
     search_fields = ("id__exact", "task__exact", "queue__exact")
     search_help_text = "A task id, or the whole name of a task or queue."
     ordering = ("-created_at",)
@@ -109,3 +143,82 @@ class QuarantinedMessageAdmin(ReadOnlyAdmin):
     list_display = ("received_at", "queue", "reason", "claimed_task", "claimed_id", "size")
     list_filter = ("queue", "reason", "received_at")
     search_fields = ("claimed_task", "claimed_id")
+
+
+class TaskFilter(admin.SimpleListFilter):
+    """Results of one task. The names come from the code, not from a table of millions."""
+
+    title = "task"
+    parameter_name = "task"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the tasks that this code knows."""
+        names = sorted(name for name in current_app.tasks if not name.startswith("celery."))
+        return [(name, name) for name in names]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the results of the chosen task."""
+        return queryset.filter(task_name=self.value()) if self.value() else queryset
+
+
+class StateFilter(admin.SimpleListFilter):
+    """Results with one of Celery's states."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the states."""
+        return [(state, state.lower()) for state in sorted(states.ALL_STATES)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the results in the chosen state."""
+        return queryset.filter(status=self.value()) if self.value() else queryset
+
+
+admin.site.unregister([TaskResult, GroupResult])
+
+
+@admin.register(TaskResult)
+class TaskResultAdmin(ReadOnlyAdmin):
+    """What tasks returned, newest first. Housekeeping deletes old ones; people may, too."""
+
+    list_display = ("task_id", "task_name", "state", "worker", "date_done", "runtime")
+    list_filter = (StateFilter, TaskFilter, "date_done")
+    search_fields = ("task_id__exact", "task_name__exact", "periodic_task_name__exact")
+    search_help_text = "A task id, or the whole name of a task or of a schedule."
+    ordering = ("-date_done",)
+    readonly_fields = ("delivery",)
+
+    @admin.display(description="State", ordering="status")
+    def state(self, result: Any) -> str:
+        """Return the state in small letters, as elsewhere."""
+        return str(result.status).lower()
+
+    @admin.display(description="Runtime")
+    def runtime(self, result: Any) -> str:
+        """Return seconds from start to end, where the start is known (task_track_started)."""
+        if result.date_started is None or result.date_done is None:
+            return "-"
+        return f"{(result.date_done - result.date_started).total_seconds():.2f} s"
+
+    @admin.display(description="Delivery")
+    def delivery(self, result: Any) -> str:
+        """Return a link to the ledger's row of a durable task."""
+        try:
+            delivery_id = UUID(result.task_id)
+        except ValueError:
+            return "-"
+        page = reverse("admin:delivery_delivery_change", args=[delivery_id])
+        return format_html('<a href="{}">Show</a>', page)
+
+
+@admin.register(GroupResult)
+class GroupResultAdmin(ReadOnlyAdmin):
+    """Results of Celery's own groups; groups of durable tasks are in the ledger."""
+
+    list_display = ("group_id", "date_created", "date_done")
+    list_filter = ("date_done",)
+    search_fields = ("group_id__exact",)
+    search_help_text = "The id of a group."
+    ordering = ("-date_done",)

@@ -15,6 +15,9 @@ from django.db.models import F
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
+from delivery import ledger
+from delivery.models import Delivery
+from delivery.models import State as DeliveryState
 from jobs import live
 from jobs.kinds import kind_named
 from jobs.models import OPEN_STATES, Job, State
@@ -173,3 +176,13 @@ def job_reopen(job_id: UUID) -> None:
             kind.reopen(job_id)
         logger.info("job_reopened", job_id=str(job_id))
     live.announce(job_id)
+
+
+def job_replay(job_id: UUID) -> int:
+    """Replay the dead letters of a job, which reopens it; returns how many there were.
+
+    None are left of a job whose units failed one by one (no recipient could be reached), and of
+    one whose dead letters were discarded.
+    """
+    dead = Delivery.objects.filter(state=DeliveryState.DEAD, args__0=str(job_id))
+    return ledger.replay(dead.values_list("id", flat=True))
