@@ -14,6 +14,7 @@ from ninja import Router, Schema, Status, UploadedFile
 from ninja.errors import HttpError
 from pydantic import Field
 
+from images.formats import Format
 from images.inspection import MAXIMUM_BYTES
 from images.models import File, FileKind
 from images.services import PictureRefusedError, file_content, picture_submit
@@ -30,6 +31,18 @@ router = Router(tags=["images"])
 
 #: A file never changes, so a browser need not ask again within a year; nobody else may keep it.
 CACHE_CONTROL: Final = "private, max-age=31536000, immutable"
+
+_FILE_RESPONSES: Final = {
+    200: {
+        "description": "The file",
+        "content": {
+            content_type: {"schema": {"type": "string", "format": "binary"}}
+            for content_type in [*(form.content_type for form in Format), "application/json"]
+        },
+    },
+    304: {"description": "The file is the one named by `If-None-Match`"},
+    412: {"description": "The file is not the one named by `If-Match`"},
+}
 
 
 class FileOut(Schema):
@@ -100,6 +113,7 @@ def list_files(request: HttpRequest, job_id: UUID) -> Any:
 @router.get(
     "/{uuid:job_id}/files/{name}",
     summary="Download a file of a job",
+    openapi_extra={"responses": _FILE_RESPONSES},
 )
 def get_file(request: HttpRequest, job_id: UUID, name: str) -> HttpResponseBase:
     """Send a file, to be shown in the browser. ``If-None-Match`` saves the transfer."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID, uuid5
 
+import psycopg
 import structlog
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F
 
 from delivery import canvas, ledger
@@ -34,6 +35,14 @@ WIDTHS: Final = (320, 640, 960, 1280, 1920)
 RENDITION_FORMATS: Final = (Format.WEBP, Format.JPEG)
 #: Kinds of files that count as progress.
 COUNTED_KINDS: Final = (FileKind.RENDITION, FileKind.CONTACT_SHEET)
+
+_INSERT: Final = """
+    INSERT INTO images_file (job_id, name, kind, content_type, width, height, size, sha256, content,
+        created_at)
+    VALUES (%(job_id)s, %(name)s, %(kind)s, %(content_type)s, %(width)s, %(height)s, %(size)s,
+        %(sha256)s, %(content)b, statement_timestamp())
+    ON CONFLICT (job_id, name) DO NOTHING
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,18 +272,22 @@ def _lock_open(job_id: UUID) -> bool:
 
 def _store(job_id: UUID, name: str, kind: FileKind, content_type: str, made: Rendered) -> None:
     """Store a file, unless there is one with this name: what was there first stays."""
-    file = File(
-        job_id=job_id,
-        name=name,
-        kind=kind,
-        content_type=content_type,
-        width=made.width or None,
-        height=made.height or None,
-        size=len(made.content),
-        sha256=hashlib.sha256(made.content).hexdigest(),
-        content=made.content,
-    )
-    File.objects.bulk_create([file], ignore_conflicts=True)
+    values = {
+        "job_id": job_id,
+        "name": name,
+        "kind": str(kind),
+        "content_type": content_type,
+        "width": made.width or None,
+        "height": made.height or None,
+        "size": len(made.content),
+        "sha256": hashlib.sha256(made.content).hexdigest(),
+        "content": made.content,
+    }
+    # Past Django's cursor, which writes values into the statement, bytes as hexadecimal text: that
+    # took 70 MB for a file of 10 MB.
+    connection.ensure_connection()
+    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+        cursor.execute(_INSERT, values)
 
 
 def _content(files: Any) -> bytes | None:
