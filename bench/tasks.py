@@ -1,8 +1,12 @@
-"""The tasks whose overhead is measured: they do nothing, or one INSERT."""
+"""The tasks that are measured: most do nothing, or one INSERT."""
 
 from __future__ import annotations
 
+import math
 import os
+import time
+from typing import Final
+from uuid import UUID
 
 from celery import shared_task
 from django.contrib.sessions.models import Session
@@ -10,6 +14,11 @@ from django.core.mail import EmailMessage
 from django.utils import timezone
 
 from delivery.tasks import BaseTask, run_once
+from jobs.models import State
+from jobs.services import job_finish, job_progress, job_start
+
+#: Roots that ``report`` takes between two notes: some milliseconds of computing.
+WORK_ROUNDS: Final = 100_000
 
 
 def _leave_effect() -> None:
@@ -56,3 +65,20 @@ def durable_with_effect_only(number: int) -> None:  # noqa: ARG001 - as the othe
 def send_mail(address: str) -> None:
     """Write to one recipient."""
     EmailMessage("Hello", "Text", to=[address]).send()
+
+
+@shared_task(name="bench.report", base=BaseTask, durable=False)
+def report(job_id: str, notes: int) -> None:
+    """Compute for some seconds, note the progress all the while, and store what that took."""
+    began, began_cpu = time.perf_counter(), time.process_time()
+    job_start(UUID(job_id))
+    for done in range(1, notes + 1):
+        # Python, not a C function: so the thread that announces takes its time from the task.
+        for number in range(WORK_ROUNDS):
+            math.sqrt(number)
+        job_progress(UUID(job_id), done=done)
+    result = {
+        "seconds": time.perf_counter() - began,
+        "cpu": time.process_time() - began_cpu,
+    }
+    job_finish(UUID(job_id), state=State.SUCCEEDED, done=notes, result=result)

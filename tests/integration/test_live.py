@@ -19,13 +19,14 @@ from urllib.request import Request, urlopen
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connection
+from django.db import connection, connections
 from django.test import Client
 from redis import Redis
 from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from console.sockets import web_sockets
 from deploy.embedded.servers import RedisServer, free_port, running
 from jobs import kinds, live
 from jobs.feeds import Watcher
@@ -319,6 +320,23 @@ def test_watchers_outlive_a_database_that_ends_their_sessions(web: Web) -> None:
         job_progress(job.id, done=5)
         assert receive(one)["done"] == 5
         assert receive(listed)["job"]["done"] == 5
+
+
+def test_without_a_database_a_session_cannot_be_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(connections.settings["default"], "PORT", free_port())
+    sent: list[dict[str, Any]] = []
+    scope = {
+        "type": "websocket",
+        "path": "/ws/jobs",
+        "headers": [(b"cookie", b"sessionid=abcdefgh"), (b"origin", b"http://testserver")],
+    }
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(web_sockets([])(scope, None, send))  # type: ignore[arg-type]
+
+    assert sent[0]["status"] == 503
 
 
 @pytest.fixture
