@@ -7,11 +7,10 @@ and ended, never one that nobody knows of. ``end`` may be called twice, and by a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
-from uuid import UUID
 
 from django.utils import timezone
 from redis.exceptions import RedisError
@@ -38,7 +37,7 @@ class Mechanism:
 
     Attributes:
         enter: In the transaction that notes it.
-        begin: After that has committed; may raise ``FaultError``.
+        begin: After that has committed, with the row locked; may raise ``FaultError``.
         end: Undoes it, in the transaction that notes its end; may raise ``FaultError``.
     """
 
@@ -57,12 +56,7 @@ def _cancel_open(task: Any) -> None:
     ids = Delivery.objects.filter(task=task.name, state__in=OPEN_STATES).values_list(
         "id", flat=True
     )
-    for batch in _batches(list(ids)):
-        ledger.cancel(batch, "The fault was stopped.")
-
-
-def _batches(ids: list[UUID]) -> Iterable[list[UUID]]:
-    return (ids[first : first + BATCH] for first in range(0, len(ids), BATCH))
+    ledger.cancel(list(ids), "The fault was stopped.")
 
 
 # --- refuse-mail ---------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ class FaultRun(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=40, help_text="Its name in the catalogue.")
     requested_by = models.CharField(max_length=200)
-    started_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField()
     ends_at = models.DateTimeField(help_text="It ends then, whatever happens.")
     ended_at = models.DateTimeField(null=True, blank=True, help_text="It has been undone.")
     error = models.TextField(blank=True, help_text="Why it could not be started.")

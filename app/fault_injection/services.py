@@ -134,7 +134,11 @@ def fault_start(name: str, *, requested_by: str, seconds: int | None = None) -> 
         run, is_new = FaultRun.objects.get_or_create(
             name=name,
             ended_at=None,
-            defaults={"requested_by": requested_by, "ends_at": Now() + lasts},
+            defaults={
+                "requested_by": requested_by,
+                "started_at": Now(),
+                "ends_at": Now() + lasts,
+            },
         )
         run.refresh_from_db()
         if not is_new:
@@ -149,7 +153,7 @@ def fault_start(name: str, *, requested_by: str, seconds: int | None = None) -> 
         seconds=lasts.total_seconds(),
     )  # fmt: skip
     try:
-        mechanism.begin(run)
+        _begin(run)
     except FaultError as error:
         logger.warning("fault_not_started", fault=name, run_id=str(run.id), error=str(error))
         FaultRun.objects.filter(id=run.id).update(error=str(error))
@@ -161,6 +165,16 @@ def fault_start(name: str, *, requested_by: str, seconds: int | None = None) -> 
         _end_now(run.id)
     FaultRun.objects.filter(ended_at__lt=Now() - timedelta(seconds=RETENTION_SECONDS)).delete()
     return run
+
+
+def _begin(run: FaultRun) -> None:
+    """Begin what is outside of the database, unless somebody has stopped it already.
+
+    The row is locked meanwhile: what ends it waits, and so never comes first.
+    """
+    with transaction.atomic():
+        if _open().select_for_update().filter(id=run.id).first() is not None:
+            MECHANISMS[run.name].begin(run)
 
 
 # --- Ending --------------------------------------------------------------------------------------

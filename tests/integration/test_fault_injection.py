@@ -230,7 +230,7 @@ def test_refused_mails_arrive_in_the_end_and_once(stack: Role, mails: MailSink) 
 
 
 def test_a_slow_database_holds_up_everybody_and_fails_nobody(stack: Role) -> None:
-    fault_start("slow-database", requested_by="ann", seconds=25)
+    fault_start("slow-database", requested_by="ann")
     waited: list[float] = []
 
     def slow() -> bool:
@@ -243,7 +243,7 @@ def test_a_slow_database_holds_up_everybody_and_fails_nobody(stack: Role) -> Non
     wait_until(slow, what="queries wait")
     assert add.delay(1, 2).get(timeout=60) == 3
 
-    assert fault_stop("slow-database")
+    fault_stop("slow-database")
     wait_until(lambda: deliveries("slow_database").filter(state=State.SUCCEEDED).exists())
     delivery = deliveries("slow_database").get()
     assert delivery.attempts == 1 and delivery.result >= 3
@@ -288,7 +288,7 @@ def test_a_flood_makes_a_queue_wait_and_stops_when_told(
     assert deliveries("brief").count() == 300
 
     def waits_too_long() -> bool:
-        last = deliveries("brief").exclude(started_at=None).order_by("-started_at").first()
+        last = deliveries("brief").filter(state=State.SUCCEEDED).order_by("-started_at").first()
         return last is not None and (last.started_at - last.created_at).total_seconds() > 5
 
     wait_until(waits_too_long, what="the wait exceeds the target")
@@ -320,7 +320,7 @@ def test_a_paused_worker_answers_and_takes_nothing_even_after_a_reconnect(
     # It may have been asking for one at that moment.
     assert Delivery.objects.filter(id__in=ids, attempts=0).count() >= 4
 
-    assert fault_stop("pause-worker")
+    fault_stop("pause-worker")
     wait_until(lambda: Delivery.objects.filter(id__in=ids, state=State.SUCCEEDED).count() == 5)
 
 
