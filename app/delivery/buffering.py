@@ -39,7 +39,8 @@ class BufferedTask(BaseTask):
     """A durable task without arguments that takes up to ``flush_every`` waiting rows.
 
     Callers neither count rows nor wait for each other; see ``flush_on_commit``. A run that fails
-    leaves its rows where they are, for its next attempt or for any other run.
+    leaves its rows where they are, for its next attempt or for any other run; one that is dead, or
+    that somebody cancels, leaves them to the run of the next caller.
     """
 
     abstract = True
