@@ -18,6 +18,6 @@ class CapacityConfig(AppConfig):
                 name=services.KIND,
                 enqueue=services.plan_enqueue,
                 release=services.plan_leave,
-                reopen=services.plan_leave,
+                reopen=services.plan_reopen,
             )
         )

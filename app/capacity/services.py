@@ -115,10 +115,14 @@ def plan_progress(job_id: UUID) -> None:
 
 
 def plan_leave(job_id: UUID) -> None:
-    """Do nothing when the job ends early or is reopened.
+    """Do nothing when the job ends early: simulations look at the job's state, and leave."""
 
-    Simulations look at the job's state, and what a wave lacks is entered again by ``plan_next``.
-    """
+
+def plan_reopen(job_id: UUID) -> None:
+    """Have what the last wave lacks simulated: others of it may be dead letters, or have left."""
+    from capacity.tasks import continue_plan  # noqa: PLC0415 - as above
+
+    continue_plan.delay_on_commit(str(job_id))
 
 
 def candidate_simulate(job_id: UUID, workers: int) -> dict[str, Any] | None:

@@ -30,6 +30,7 @@ CODES: Final = {
     404: ("not_found", "There is nothing at this address."),
     405: ("method_not_allowed", "This address does not support the method."),
     409: ("conflict", "The request contradicts an earlier one."),
+    412: ("precondition_failed", "It is not as If-Match or another condition asks."),
     413: ("too_large", "The request is too large."),
     414: ("address_too_long", "The address is too long."),
     415: ("unsupported_media_type", "This address does not take that type of content."),

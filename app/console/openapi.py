@@ -33,6 +33,7 @@ WHEN: Final = {
     403: "A session without its CSRF token (`X-CSRFToken`).",
     404: "There is nothing at this address.",
     409: "The `Idempotency-Key` was used for a different request.",
+    412: "A condition of the request (`If-Match`, ...) does not hold.",
     413: "The body is too large.",
     415: "The body has a type of content that is not taken here.",
     422: "Values are not valid; `detail` lists the first faults with their places.",
