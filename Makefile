@@ -15,7 +15,7 @@ export CELERIAC_REVISION ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null ||
 
 STACK := $(PYTHON) -m deploy.stack
 PYTHON_CODE := app bench deploy tests
-SHELL_SCRIPTS := .ci/run .ci/docker-engine deploy/docker/entrypoint \
+SHELL_SCRIPTS := .ci/run .ci/docker-engine .ci/browser deploy/docker/entrypoint \
 	$(addprefix deploy/docker/airgap/,build debian-mirror mailpit postgres-entrypoint redis-entrypoint)
 # Settings refuse to load without an environment; checks and tests use this one.
 TEST_ENVIRONMENT := set -a; . tests/test.env; set +a; export PYTHONPATH=app:.;
@@ -76,7 +76,8 @@ $(VENV)/%.installed: requirements/%.txt | $(VENV)/bin/python
 	@touch $@
 
 ##@ Check and test
-.PHONY: check lint types contracts migrations-check openapi-check test test-unit test-integration test-stack faults
+.PHONY: check lint types contracts migrations-check openapi-check test test-unit test-integration \
+	test-browser test-stack faults
 check: lint types contracts migrations-check openapi-check ## Everything that needs no running service
 
 lint: install ## Style of Python, shell, Dockerfiles, YAML
@@ -96,12 +97,14 @@ migrations-check: install ## Models and migrations agree
 openapi-check: install ## docs/openapi.json says what the routes say
 	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py openapi docs/openapi.json --check
 
-test: install ## All tests; those that need Docker are skipped without an engine
+test: install ## All tests; those that need Docker or a browser are skipped without
 	$(BIN)/python -m pytest $(ARGS)
 test-unit: install ## Tests without any service
 	$(BIN)/python -m pytest tests/unit $(ARGS)
 test-integration: install ## Tests with a real PostgreSQL, Redis and worker, no Docker
 	$(BIN)/python -m pytest tests/integration $(ARGS)
+test-browser: install ## Tests of the console in a real browser (Chromium or Chrome)
+	$(BIN)/python -m pytest tests/browser $(ARGS)
 test-stack: install ## Tests of the real Compose stack (needs Docker)
 	$(BIN)/python -m pytest tests/stack $(ARGS)
 faults: install ## Every fault under load: lost, doubled, seconds (TARGET=containers|embedded|plain)
@@ -111,6 +114,11 @@ faults: install ## Every fault under load: lost, doubled, seconds (TARGET=contai
 .PHONY: bench
 bench: install ## Cost of a durable task against a plain one, in one run (ARGS="--tasks 1000")
 	$(BIN)/python -m bench.durable_task $(ARGS)
+
+##@ Pictures
+.PHONY: screenshots
+screenshots: install ## Take the pictures of the console in docs/pictures (Chromium or Chrome)
+	$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
 ##@ Images
 .PHONY: image image-size images-airgap
