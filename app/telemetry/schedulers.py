@@ -29,6 +29,7 @@ STANDBY_SECONDS: Final = 1.0
 #: Longest sleep of the leader in seconds: it must show itself to PostgreSQL more often than
 #: ``leadership.IDLE_LIMIT_SECONDS``.
 LEADER_SECONDS: Final = 5.0
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE: Final = timedelta(minutes=1)
 #: Where the ids of occurrences come from.
 OCCURRENCES: Final = uuid5(NAMESPACE_OID, "celeriac.beat")
@@ -41,9 +42,9 @@ def occurrence_id(name: str, schedule: Any, moment: datetime) -> str:
     (crontab, sunrise, a date) the minute.
     """
     every = getattr(schedule, "run_every", MINUTE)  # of an interval, and of nothing else
-    seconds = every.total_seconds()
-    slot = moment.timestamp() // seconds * seconds
-    return str(uuid5(OCCURRENCES, f"{name}@{datetime.fromtimestamp(slot, UTC).isoformat()}"))
+    # Not in seconds: a quotient of floats may be a little too small. Two runs would share a slot.
+    slot = EPOCH + (moment - EPOCH) // every * every
+    return str(uuid5(OCCURRENCES, f"{name}@{slot.isoformat()}"))
 
 
 class WatchedDatabaseScheduler(DatabaseScheduler):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 from celery.schedules import crontab, schedule
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from delivery.leadership import IDLE_LIMIT_SECONDS
@@ -32,6 +32,7 @@ def test_a_crontab_has_a_slot_each_minute_in_whatever_zone() -> None:
     assert occurrence_id("nightly", nightly, NOON + timedelta(seconds=60)) != first
 
 
+@example(every=0.3, start=datetime(2026, 1, 1))  # noqa: DTZ001
 @given(
     every=st.floats(min_value=0.1, max_value=86_400),
     start=st.datetimes(min_value=datetime(2026, 1, 1), max_value=datetime(2030, 1, 1)),  # noqa: DTZ001
