@@ -22,7 +22,10 @@ TICK_SECONDS = 2.0
 WATCH_SECONDS = 24.0
 #: Seconds in which another beat takes over from one that has ended.
 TAKE_OVER_SECONDS = 20.0
-#: Seconds until a probe notices: a note may be 60 s old (telemetry/probes.py).
+#: Seconds by which the last notes of frozen loops are made older. A note may be 60 s old
+#: (telemetry/probes.py); a loop that turns writes a young one every 5 s.
+PASSED_SECONDS = 40.0
+#: Seconds until a probe notices.
 NOTICE_SECONDS = 75.0
 
 
@@ -77,12 +80,14 @@ def test_two_beats_fire_once_for_each_slot(
 
 
 @pytest.mark.targets("containers")
-def test_probes_notice_loops_that_stand_still(target: Target) -> None:
+def test_probes_notice_loops_that_stand_still(target: ContainersTarget) -> None:
     frozen = ("worker", "beat", "relay")
-    for service in frozen:
-        assert target.probe(service, "live")
-        target.send_to_main(service, signal.SIGSTOP)
     try:
+        for service in frozen:
+            assert target.probe(service, "live")
+            target.send_to_main(service, signal.SIGSTOP)
+            target.make_note_older(service, PASSED_SECONDS)
+            assert target.probe(service, "live"), "a note may be as old as that"
         for service in frozen:
             wait_until(
                 partial(is_noticed, target, service),

@@ -36,6 +36,7 @@ def double_everything(target: StackTarget) -> int:
 
 
 @pytest.mark.targets("containers", "embedded")
+@pytest.mark.once("embedded")
 def test_every_message_comes_three_times(target: StackTarget, experiment: Experiment) -> None:
     for service in target.workers:
         target.stop(service)
@@ -48,7 +49,8 @@ def test_every_message_comes_three_times(target: StackTarget, experiment: Experi
             target.start(service)
 
 
-@pytest.mark.targets("containers")
+@pytest.mark.targets("containers", "embedded")
+@pytest.mark.once("embedded")
 def test_every_message_of_a_chord_comes_twice(target: StackTarget, experiment: Experiment) -> None:
     target.stop("worker")
     with experiment("members of a chord delivered twice", submit=False, total=MEMBERS + 1) as load:
@@ -65,6 +67,7 @@ def test_every_message_of_a_chord_comes_twice(target: StackTarget, experiment: E
 
 
 @pytest.mark.targets("containers", "embedded")
+@pytest.mark.once("embedded")
 def test_a_stranger_broadcasts_shutdown(target: StackTarget, experiment: Experiment) -> None:
     mains = target.mains()
     stranger = Celery("stranger", broker=target.broker_url, set_as_current=False)
@@ -78,6 +81,7 @@ def test_a_stranger_broadcasts_shutdown(target: StackTarget, experiment: Experim
 
 
 @pytest.mark.targets("containers", "embedded")
+@pytest.mark.once("embedded")
 def test_forged_and_malformed_messages(target: StackTarget, experiment: Experiment) -> None:
     """What stock workers die of, and what they would believe, among the messages of real work."""
     real = a_real_message(target)

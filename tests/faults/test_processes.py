@@ -31,6 +31,7 @@ def test_worker_killed(target: Target, experiment: Experiment) -> None:
 
 
 @pytest.mark.targets("containers", "embedded", "plain")
+@pytest.mark.once("embedded")
 def test_pool_processes_killed(target: Target, experiment: Experiment) -> None:
     mains = target.mains()
     with experiment("all pool processes killed, 3 times (kill -9)") as load:
@@ -42,7 +43,8 @@ def test_pool_processes_killed(target: Target, experiment: Experiment) -> None:
         assert target.mains() == mains, "the main processes live on"
 
 
-@pytest.mark.targets("containers")
+@pytest.mark.targets("containers", "embedded")
+@pytest.mark.once("embedded")
 def test_tasks_that_fail_at_first_in_workers_that_are_killed(
     target: Target, experiment: Experiment
 ) -> None:
@@ -76,7 +78,7 @@ def test_tasks_longer_than_the_grace_of_a_stop(target: Target, experiment: Exper
     """The stack of this suite gives running tasks 5 s."""
     with experiment(
         "workers stopped, tasks longer than the grace",
-        options={"seconds": 15},
+        options={"seconds": 10},
         total=12,
     ) as load:
         wait_until(lambda: len(load.accepted) == load.total, what="all are accepted")
@@ -88,6 +90,7 @@ def test_tasks_longer_than_the_grace_of_a_stop(target: Target, experiment: Exper
 
 
 @pytest.mark.targets("containers", "embedded")
+@pytest.mark.once("embedded")
 def test_workers_frozen_beyond_their_leases(target: Target, experiment: Experiment) -> None:
     with experiment(
         f"workers frozen for {FREEZE_SECONDS:g} s (STOP)", message_options=LIMITS
@@ -121,6 +124,7 @@ def test_pool_processes_frozen_beyond_their_leases(
 
 
 @pytest.mark.targets("containers", "embedded", "plain")
+@pytest.mark.once("embedded")
 def test_crash_between_commit_and_publish(target: Target, experiment: Experiment) -> None:
     with experiment(
         "web killed between commit and publish", submit=False, plain_loses=True

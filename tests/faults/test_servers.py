@@ -17,10 +17,12 @@ pytestmark = pytest.mark.timeout(600)
 FREEZE_SECONDS = float(os.environ.get("FAULT_FREEZE_SECONDS", "30"))
 #: Seconds that Redis is away: longer than a heartbeat may be old (telemetry/probes.py).
 OUTAGE_SECONDS = float(os.environ.get("FAULT_OUTAGE_SECONDS", "75"))
+#: In order. That a server comes back with its data is harder after a kill.
+STOP = pytest.param("stop", marks=pytest.mark.once("embedded"))
 
 
 @pytest.mark.targets("containers", "embedded", "plain")
-@pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.parametrize("how", [STOP, "kill"])
 def test_redis_goes_away_for_seconds(target: Target, experiment: Experiment, how: str) -> None:
     word = {"stop": "stopped", "kill": "killed (kill -9)"}[how]
     mains = target.mains()
@@ -47,6 +49,7 @@ def test_ten_restarts_of_redis(target: Target, experiment: Experiment) -> None:
 
 
 @pytest.mark.targets("containers", "embedded", "plain")
+@pytest.mark.once("embedded")
 def test_redis_forgets_everything(target: Target, experiment: Experiment) -> None:
     with experiment("FLUSHALL, twice", plain_loses=True) as load:
         for share in (0.15, 0.4):
@@ -54,7 +57,8 @@ def test_redis_forgets_everything(target: Target, experiment: Experiment) -> Non
             target.broker.flushall()
 
 
-@pytest.mark.targets("containers")
+@pytest.mark.targets("containers", "embedded")
+@pytest.mark.once("embedded")
 def test_redis_frozen(target: Target, experiment: Experiment) -> None:
     with experiment(f"Redis frozen for {FREEZE_SECONDS:g} s") as load:
         load.reach(0.2)
@@ -65,6 +69,7 @@ def test_redis_frozen(target: Target, experiment: Experiment) -> None:
 
 
 @pytest.mark.targets("containers", "embedded", "plain")
+@pytest.mark.once("embedded")
 def test_orders_without_a_broker(target: Target, experiment: Experiment) -> None:
     target.stop("redis")
     with experiment("no Redis while orders come", plain_loses=True) as load:
@@ -96,7 +101,7 @@ def test_no_worker_is_restarted_in_a_long_outage_of_redis(
 
 
 @pytest.mark.targets("containers", "embedded", "plain")
-@pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.parametrize("how", [STOP, "kill"])
 def test_postgresql_goes_away_for_seconds(target: Target, experiment: Experiment, how: str) -> None:
     word = {"stop": "stopped", "kill": "killed (kill -9)"}[how]
     mains = target.mains()

@@ -31,7 +31,8 @@ def all_are_dead_letters(target: Target, load: Load) -> bool:
     return bool(dead == load.total)
 
 
-@pytest.mark.targets("containers")
+@pytest.mark.targets("containers", "embedded")
+@pytest.mark.once("embedded")
 def test_tasks_that_end_badly_end_and_hold_up_nobody(
     target: Target, experiment: Experiment
 ) -> None:

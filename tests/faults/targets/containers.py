@@ -19,6 +19,13 @@ from tests.support.roles import ROOT
 #: What takes part. What watches the stack would only take its processors away.
 SERVICES = ("postgres", "redis", "migrate", "web", "worker", "worker-bulk", "relay", "beat")
 ENTRYPOINT = "/opt/celeriac/deploy/docker/entrypoint"
+MAKE_NOTE_OLDER = """
+import json, pathlib, sys
+path = pathlib.Path("/tmp/celeriac-heartbeat")
+note = json.loads(path.read_text())
+note["at"] -= float(sys.argv[1])
+path.write_text(json.dumps(note))
+"""
 #: Seconds; as docker-compose.yml, so that a stop that takes longer ends with status 137.
 GRACE_SECONDS = 90
 
@@ -114,6 +121,10 @@ class ContainersTarget(StackTarget):
         """Look into the first replica."""
         done = self.containers(service)[0].exec_run(["test", "-e", str(path)])
         return bool(done.exit_code == 0)
+
+    def make_note_older(self, service: str, seconds: float) -> None:
+        """Let time pass for the note that a loop has written last."""
+        self.run(service, "python", "-c", MAKE_NOTE_OLDER, str(seconds))
 
     def heal(self) -> None:
         """Go back to one replica of everything too."""

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tests.faults.ledger import Ledger
+from tests.faults.ledger import Count, Ledger
 from tests.support.roles import wait_until
 
 #: Seconds that a request may take; the promise to people is ten, even without a broker.
@@ -130,6 +130,22 @@ class Target(ABC):
     def broker(self) -> Redis:
         """Return a client of the broker. Its password is random, so an answer proves it is ours."""
         return Redis.from_url(self.broker_url, socket_timeout=5, socket_connect_timeout=3)
+
+    @cached_property
+    def counts(self) -> dict[str, tuple[str, Count]]:
+        """Return the run and the count of each scenario so far, by its fault."""
+        return {}
+
+    def assert_nothing_came_late(self) -> None:
+        """Count every scenario again, long after it.
+
+        Raises:
+            AssertionError: Something was still at work when a scenario was counted.
+        """
+        if self.keeps_promises:
+            for fault, (run, count) in self.counts.items():
+                now = self.ledger.count(run)
+                assert now == count, f"{fault}: {now} at the end, after {count}"
 
     def restart(self, service: str) -> None:
         """Stop a service in order and start it at once."""
