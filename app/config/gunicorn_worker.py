@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from types import FrameType
 from typing import Any
 
+from django.conf import settings
 from uvicorn_worker import UvicornWorker
+
+from telemetry import presence
 
 
 class Worker(UvicornWorker):
@@ -23,3 +29,31 @@ class Worker(UvicornWorker):
         "access_log": False,
         "server_header": False,
     }
+
+    def init_signals(self) -> None:
+        """Leave by an exception, so that ``run`` can tidy up.
+
+        Uvicorn raises the signal that ended it once more, for the handler that was there before;
+        by default the process would end on the spot.
+        """
+        super().init_signals()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _leave)
+
+    def run(self) -> None:
+        """Serve until told to stop, and be seen meanwhile."""
+        presence.begin(settings.SERVICE_NAME)
+        presence.note(presence.SERVING)
+        try:
+            super().run()
+        finally:
+            presence.end()
+
+    async def callback_notify(self) -> None:
+        """Tell gunicorn, and whoever else looks, that the loop turns (every ``timeout`` / 2)."""
+        presence.note(presence.SERVING)
+        await super().callback_notify()
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(0)

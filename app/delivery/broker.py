@@ -11,10 +11,10 @@ from redis import Redis
 TIMEOUT_SECONDS: Final = 2.0
 
 
-def client() -> Redis:
-    """Return a client that connects when it is used, and gives up after ``TIMEOUT_SECONDS``."""
+def client(*, timeout: float = TIMEOUT_SECONDS) -> Redis:
+    """Return a client that connects when it is used, and gives up after so many seconds."""
     return Redis.from_url(
         settings.CELERY_BROKER_URL,
-        socket_timeout=TIMEOUT_SECONDS,
-        socket_connect_timeout=TIMEOUT_SECONDS,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
     )

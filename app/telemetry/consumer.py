@@ -7,7 +7,7 @@ from typing import Any
 from celery import bootsteps
 from celery.worker.consumer import Consumer
 
-from telemetry import heartbeat
+from telemetry import heartbeat, presence
 
 
 class Heartbeat(bootsteps.StartStopStep):
@@ -22,6 +22,8 @@ class Heartbeat(bootsteps.StartStopStep):
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
         self.timer: Any = None
+        # The node's name, because all workers have the same role: worker-bulk@host.
+        presence.begin(str(consumer.hostname).partition("@")[0])
 
     def start(self, consumer: Any) -> None:
         """Begin to note; called again after each reconnect."""
@@ -29,6 +31,10 @@ class Heartbeat(bootsteps.StartStopStep):
         self.timer = consumer.timer.call_repeatedly(
             heartbeat.INTERVAL_SECONDS, self._note, (consumer,)
         )
+
+    def _note(self, consumer: Any) -> None:
+        # Asked each time: a worker can be told to leave a queue alone.
+        heartbeat.note(heartbeat.CONSUMING, [queue.name for queue in consumer.task_consumer.queues])
 
     def stop(self, consumer: Any) -> None:
         """Say that nothing is consumed; called when the connection is lost and at the end."""

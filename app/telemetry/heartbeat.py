@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from django.conf import settings
+
+from telemetry import presence
 
 #: Seconds between two notes of a worker. Probes allow for several missed ones.
 INTERVAL_SECONDS: Final = 5.0
@@ -27,11 +30,14 @@ STANDBY: Final = "standby"
 RELAYING: Final = "relaying"
 
 
-def note(state: str) -> None:
+def note(state: str, queues: Iterable[str] = ()) -> None:
     """Write the time and the state; a reader sees the old content or the new, never a part.
 
-    A full disk must not stop work, so a failed write is left for the probe to find.
+    A full disk must not stop work, so a failed write is left for the probe to find. Whoever looks
+    from elsewhere learns the same from the database (``telemetry.presence``), a worker's queues
+    included.
     """
+    presence.note(state, queues)
     path = Path(settings.HEARTBEAT_FILE)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     try:
@@ -42,5 +48,6 @@ def note(state: str) -> None:
 
 
 def forget() -> None:
-    """Remove the file: this process stops on purpose."""
+    """Remove the file and the row: this process stops on purpose."""
+    presence.end()
     Path(settings.HEARTBEAT_FILE).unlink(missing_ok=True)

@@ -7,6 +7,8 @@ from typing import Any, Final
 from uuid import NAMESPACE_OID, uuid5
 
 import structlog
+from celery import signals
+from django.conf import settings
 from django.db import (
     DatabaseError,
     InterfaceError,
@@ -18,7 +20,7 @@ from django_celery_beat.models import PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
 
 from delivery.leadership import AdvisoryLock
-from telemetry import heartbeat
+from telemetry import heartbeat, presence
 
 logger = structlog.get_logger(__name__)
 
@@ -45,6 +47,11 @@ def occurrence_id(name: str, schedule: Any, moment: datetime) -> str:
     # Not in seconds: a quotient of floats may be a little too small. Two runs would share a slot.
     slot = EPOCH + (moment - EPOCH) // every * every
     return str(uuid5(OCCURRENCES, f"{name}@{slot.isoformat()}"))
+
+
+@signals.beat_init.connect
+def _begin(**_: Any) -> None:
+    presence.begin(settings.SERVICE_NAME)
 
 
 class WatchedDatabaseScheduler(DatabaseScheduler):

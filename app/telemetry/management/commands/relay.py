@@ -8,10 +8,11 @@ from importlib import import_module
 from typing import Any
 
 from celery import current_app
+from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from delivery.relay import Relay
-from telemetry import heartbeat
+from telemetry import heartbeat, presence
 
 
 class Command(BaseCommand):
@@ -28,6 +29,7 @@ class Command(BaseCommand):
         for module in options["include"]:
             import_module(module)
         relay = Relay(current_app, alive=_note)
+        presence.begin(settings.SERVICE_NAME)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: relay.stop())
         try:
