@@ -1,7 +1,8 @@
-"""One shape for every error of the API: ``{code, message, detail, request_id}``."""
+"""One shape for every error of the API, ``{code, message, detail, request_id}``, and one page."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.template.loader import render_to_string
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
@@ -138,3 +140,62 @@ class ApiErrorMiddleware:
         if request_id:
             response["X-Request-ID"] = str(request_id)
         return response
+
+
+# --- Pages ---------------------------------------------------------------------------------------
+
+#: Seconds after which a page that has to wait for the database asks again.
+ASK_AGAIN_SECONDS: Final = 5
+
+
+def error_page(status: int, title: str, explanation: str, *, again: bool = False) -> HttpResponse:
+    """Return a page that says what went wrong. It needs no session: that is in the database."""
+    context = {
+        "title": title,
+        "explanation": explanation,
+        "again": ASK_AGAIN_SECONDS if again else None,
+        "request_id": str(structlog.contextvars.get_contextvars().get("request_id", "")),
+    }
+    return HttpResponse(render_to_string("console/error.html", context), status=status)
+
+
+def page_400(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer a request that cannot be understood (``handler400``)."""
+    if isinstance(exception, RequestDataTooBig):
+        return error_page(413, "Too large", "The form has more text than is accepted (4 MB).")
+    return error_page(400, "Not understood", CODES[400][1])
+
+
+def page_403(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Answer what is not allowed (``handler403``)."""
+    return error_page(403, "Not allowed", CODES[403][1])
+
+
+def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Answer a form that does not prove where it comes from (``CSRF_FAILURE_VIEW``)."""
+    return error_page(
+        403,
+        "The form is out of date",
+        "Go back, load the page again, and send it once more. Cookies must be allowed.",
+    )
+
+
+def page_404(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer for an address at which nothing is (``handler404``)."""
+    return error_page(404, "Nothing here", "It may have been deleted; finished jobs are not kept.")
+
+
+def page_500(request: HttpRequest) -> HttpResponse:
+    """Answer after an error of ours, or while the database is away (``handler500``)."""
+    error = sys.exc_info()[1]
+    if isinstance(error, OperationalError | InterfaceError):
+        logger.error("database_unavailable", error=repr(error))
+        response = error_page(
+            503,
+            "The database cannot be reached",
+            "Nothing is lost, and nothing was stored. Pages and sign-in work when it is back.",
+            again=request.method == "GET",
+        )
+        response["Retry-After"] = str(ASK_AGAIN_SECONDS)
+        return response
+    return error_page(500, "An error of ours", "It has been logged with the number below.")

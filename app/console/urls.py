@@ -9,14 +9,18 @@ from console.api import api
 
 urlpatterns = [
     path("", views.console, name="console"),
+    path("status", views.status_part, name="status"),
     path("jobs", views.job_list, name="job-list"),
     path("jobs/<uuid:job_id>", views.job_page, name="job-page"),
     path("jobs/<uuid:job_id>/cancel", views.job_stop, name="job-stop"),
+    path("jobs/<uuid:job_id>/deliveries", views.job_deliveries, name="job-deliveries"),
     path("newsletters", views.newsletter_form, name="newsletter-form"),
     path("faults", faults.panel, name="fault-panel"),
     path("faults/stop", faults.stop_all, name="fault-stop-all"),
     path("faults/<slug:name>/start", faults.start, name="fault-start"),
     path("faults/<slug:name>/stop", faults.stop, name="fault-stop"),
+    path("images", views.images_form, name="images-form"),
+    path("capacity", views.capacity_form, name="capacity-form"),
     path(
         "sign-in",
         LoginView.as_view(

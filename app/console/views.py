@@ -1,59 +1,123 @@
-"""The console: what runs, and a form to start something. htmx renews parts of the pages."""
+"""The console: what runs, how to start something, and what became of it.
+
+htmx renews parts of the pages; without JavaScript everything but that works too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final
 from uuid import UUID
 
 from django.conf import settings
 from django.contrib.admin.views.decorators import staff_member_required
-from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.templatetags.static import static
 from django.views.decorators.http import require_GET, require_POST
+from django_htmx.http import HttpResponseClientRefresh
 from pydantic import ValidationError
 
 from fault_injection.services import faults_status
+from console import results, status
+from console.authentication import session_holder
+from console.cards import (
+    CAPACITY,
+    IMAGES,
+    INVENTED,
+    NEWSLETTER,
+    Card,
+    Fault,
+    cards,
+    faults_of,
+    fields_of,
+    shown,
+)
 from jobs.models import Job
 from jobs.services import job_cancel
 from newsletters.api import NewsletterIn
-from newsletters.models import Recipient
 from newsletters.services import newsletter_submit
 
-#: htmx stops to poll when it gets this status (https://htmx.org/docs/#polling).
-STOP_POLLING = 286
-JOBS_SHOWN = 25
+#: Says that the part will not change any more (https://htmx.org/docs/#polling).
+STOP_POLLING: Final = 286
+JOBS_SHOWN: Final = 25
+#: What each tool is good for, on its link.
+TOOLS: Final = {
+    "Flower": "single tasks and workers, live",
+    "Grafana": "dashboards: waits, failures, saturation",
+    "Prometheus": "metrics, to query",
+    "Alertmanager": "alerts that fire now",
+    "Mail": "every mail that was sent; none leaves this machine",
+}
+SAMPLE_PICTURE: Final = Path(__file__).parent / "static" / "console" / "sample.jpg"
 
 View = Callable[..., HttpResponse]
 
 
 def staff_only(view: View) -> View:
     """Send those who are not signed in as staff to the sign-in page."""
-    return staff_member_required(login_url="sign-in")(view)
+    guarded: View = staff_member_required(login_url="sign-in")(view)
+
+    @wraps(view)
+    def check(request: HttpRequest, *arguments: Any, **options: Any) -> HttpResponse:
+        # htmx would put the sign-in page where a table was.
+        if getattr(request, "htmx", False) and session_holder(request.user) is None:
+            return HttpResponseClientRefresh()
+        return guarded(request, *arguments, **options)
+
+    return check
 
 
 def _jobs() -> dict[str, Any]:
-    return {"jobs": Job.objects.all()[:JOBS_SHOWN]}
+    jobs = list(Job.objects.all()[:JOBS_SHOWN])
+    return {"jobs": [(job, results.shortcut_of(job)) for job in jobs]}
 
 
-def _console(request: HttpRequest, status: int = 200, **context: Any) -> HttpResponse:
+def _origin(request: HttpRequest) -> str:
+    return f"{request.scheme}://{request.get_host()}"
+
+
+def _console(
+    request: HttpRequest,
+    code: int = 200,
+    *,
+    card: Card | None = None,
+    entered: Mapping[str, str] | None = None,
+    faults: Iterable[Fault] = (),
+) -> HttpResponse:
+    """Show the first page; one card may have been filled in with faults."""
     page = {
         **_jobs(),
-        "faults": faults_status(),
-        "tools": settings.TOOL_LINKS,
-        "version": settings.VERSION,
-        **context,
+        "status": status.current(),
+        "cards": [
+            shown(one, _origin(request), entered, faults)
+            if one is card
+            else shown(one, _origin(request))
+            for one in cards()
+        ],
+        "tools": [
+            (name, address, TOOLS.get(name, "")) for name, address in settings.TOOL_LINKS.items()
+        ],
+        # What can be broken on purpose, each an element of fault_injection.catalogue.FAULTS.
+        "breakable": [],
     }
-    return render(request, "console/console.html", page, status=status)
+    return render(request, "console/console.html", page, status=code)
 
 
 @require_GET
 @staff_only
 def console(request: HttpRequest) -> HttpResponse:
     """Show the first page."""
-    return _console(request, entered={})
+    return _console(request)
+
+
+@require_GET
+@staff_only
+def status_part(request: HttpRequest) -> HttpResponse:
+    """Show how everything is (a part of the first page)."""
+    return render(request, "console/status.html", {"status": status.current()})
 
 
 @require_GET
@@ -65,7 +129,7 @@ def icon(request: HttpRequest) -> HttpResponse:
 @require_GET
 @staff_only
 def job_list(request: HttpRequest) -> HttpResponse:
-    """Show the newest jobs (a part of the page)."""
+    """Show the newest jobs (a part of the first page)."""
     return render(request, "console/job_list.html", _jobs())
 
 
@@ -74,46 +138,106 @@ def job_list(request: HttpRequest) -> HttpResponse:
 def job_page(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Show one job; asked by htmx, only the part that changes."""
     job = get_object_or_404(Job, id=job_id)
-    recipients = Recipient.objects.filter(newsletter_id=job_id)
     context = {
         "job": job,
-        "counts": dict(
-            recipients.values_list("state").annotate(number=Count("pk")).order_by("state")
-        ),
-        "troubled": recipients.exclude(error="").order_by("position")[:50],
+        "result": results.view_of(job, request.GET.dict()),
+        "shortcut": results.shortcut_of(job),
+        "origin": _origin(request),
     }
     if getattr(request, "htmx", False):
-        status = 200 if job.is_open else STOP_POLLING
-        return render(request, "console/job_detail.html", context, status=status)
+        code = 200 if job.is_open else STOP_POLLING
+        return render(request, "console/job_detail.html", context, status=code)
     return render(request, "console/job_page.html", context)
+
+
+@require_GET
+@staff_only
+def job_deliveries(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    """Show the tasks of a job (a part of its page, asked for by people who want to know)."""
+    job = get_object_or_404(Job, id=job_id)
+    return render(
+        request, "console/job_deliveries.html", {"deliveries": results.deliveries_of(job)}
+    )
 
 
 @require_POST
 @staff_only
 def job_stop(request: HttpRequest, job_id: UUID) -> HttpResponse:
-    """Stop a job and show it."""
+    """Stop a job and show it; asked by htmx, the list."""
     get_object_or_404(Job, id=job_id)
     job_cancel(job_id)
+    if getattr(request, "htmx", False):
+        return render(request, "console/job_list.html", _jobs())
     return redirect("job-page", job_id)
+
+
+def _entered(request: HttpRequest, card: Card) -> dict[str, str]:
+    return {one.name: request.POST.get(one.name, "") for one in fields_of(card)}
 
 
 @require_POST
 @staff_only
 def newsletter_form(request: HttpRequest) -> HttpResponse:
     """Submit the newsletter of the form; a fault is shown with everything that was entered."""
-    entered = {name: request.POST.get(name, "") for name in ("subject", "body", "recipients")}
+    entered = _entered(request, NEWSLETTER)
+    addresses = entered["recipients"].replace(",", " ").split()
     try:
+        addresses += _invented(entered.get(INVENTED.name, ""))
         newsletter = NewsletterIn.model_validate(
-            {**entered, "recipients": entered["recipients"].replace(",", " ").split()}
+            {"subject": entered["subject"], "body": entered["body"], "recipients": addresses}
         )
     except ValidationError as error:
-        faults = [
-            f"{' '.join(str(part) for part in fault['loc'])}: {fault['msg']}"
-            for fault in error.errors()[:5]
-        ]
-        return _console(request, 422, form_faults=faults, entered=entered)
-    job = newsletter_submit(
-        **newsletter.dict(),
-        requested_by=request.user.get_username(),
-    )
+        faults = faults_of(NEWSLETTER, error)
+        return _console(request, 422, card=NEWSLETTER, entered=entered, faults=faults)
+    except ValueError as error:
+        faults = [Fault(INVENTED.name, f"{INVENTED.label}: {error}")]
+        return _console(request, 422, card=NEWSLETTER, entered=entered, faults=faults)
+    job = newsletter_submit(**newsletter.dict(), requested_by=request.user.get_username())
+    return redirect("job-page", job.id)
+
+
+def _invented(number: str) -> list[str]:
+    """Return so many addresses that belong to nobody (example.com, RFC 2606).
+
+    Raises:
+        ValueError: It is not a number, or too large.
+    """
+    most = INVENTED.attributes["max"]
+    if number and (not number.isdecimal() or int(number[:6]) > int(most)):
+        raise ValueError(f"a whole number from 0 to {most}")
+    return [f"reader-{position + 1:04}@example.com" for position in range(int(number or 0))]
+
+
+@require_POST
+@staff_only
+def images_form(request: HttpRequest) -> HttpResponse:
+    """Submit the picture of the form, or the sample; says why a picture is refused."""
+    from images.services import PictureRefusedError, picture_submit  # noqa: PLC0415
+
+    sent = request.FILES.get("file")
+    try:
+        job = picture_submit(
+            name=SAMPLE_PICTURE.name if sent is None else str(sent.name),
+            content=SAMPLE_PICTURE.read_bytes() if sent is None else sent.read(),
+            requested_by=request.user.get_username(),
+        )
+    except PictureRefusedError as error:
+        return _console(request, error.status, card=IMAGES, faults=[Fault("file", str(error))])
+    return redirect("job-page", job.id)
+
+
+@require_POST
+@staff_only
+def capacity_form(request: HttpRequest) -> HttpResponse:
+    """Submit the plan of the form; a fault is shown with everything that was entered."""
+    from capacity.schemas import PlanIn  # noqa: PLC0415
+    from capacity.services import plan_submit  # noqa: PLC0415
+
+    entered = _entered(request, CAPACITY)
+    try:
+        plan = PlanIn.model_validate({name: value for name, value in entered.items() if value})
+    except ValidationError as error:
+        faults = faults_of(CAPACITY, error)
+        return _console(request, 422, card=CAPACITY, entered=entered, faults=faults)
+    job = plan_submit(plan=plan, requested_by=request.user.get_username())
     return redirect("job-page", job.id)
