@@ -151,7 +151,7 @@ CAPACITY: Final = Card(
         for name, label, hint, least, step in (
             ("arrival_rate", "Arrivals", "per second", 0, "any"),
             ("service_time_mean", "Task time", "seconds, mean", 0, "any"),
-            ("service_time_p95", "Slow tasks", "seconds, 95th %", 0, "any"),
+            ("service_time_p95", "Slow tasks", "95 % take less", 0, "any"),
             ("target_wait", "May wait", "seconds", 0, "any"),
             ("percentile", "Holds for", "% of tasks", 50, "any"),
             ("max_workers", "Try up to", "worker slots", 1, "1"),

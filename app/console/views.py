@@ -100,8 +100,8 @@ def _console(
         "tools": [
             (name, address, TOOLS.get(name, "")) for name, address in settings.TOOL_LINKS.items()
         ],
-        # What can be broken on purpose, each an element of fault_injection.catalogue.FAULTS.
-        "breakable": [],
+        # What can be broken on purpose (fault_injection.services.faults_status).
+        "faults": [],
     }
     return render(request, "console/console.html", page, status=code)
 

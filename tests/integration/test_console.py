@@ -165,7 +165,7 @@ def test_the_page_is_shown_while_the_broker_is_down(staff: Client, settings: Any
     page = text_of(staff.get("/").content.decode())
 
     assert "The broker is down: jobs are accepted, and run when it is back." in page
-    assert "(broker unknown)" in page
+    assert "Redis: unknown" in page
 
 
 def test_the_page_is_shown_while_figures_cannot_be_read(
