@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import structlog
 from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import RequestDataTooBig
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -24,6 +25,9 @@ logger = structlog.get_logger(__name__)
 LISTED_FAULTS: Final = 20
 #: Seconds after which a database that was away is worth another try.
 UNAVAILABLE_RETRY_SECONDS: Final = 5
+
+#: What Django raises when PostgreSQL does not answer, or no connection is free in time.
+DATABASE_AWAY: Final = (OperationalError, InterfaceError)
 
 CODES: Final = {
     400: ("bad_request", "The request cannot be understood."),
@@ -141,6 +145,14 @@ class ApiErrorMiddleware:
             response["X-Request-ID"] = str(request_id)
         return response
 
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Answer a view that found the database away."""
+        if not isinstance(exception, DATABASE_AWAY):
+            return None
+        # The log of requests asks for the user, and would wait for the database once more.
+        request.user = AnonymousUser()
+        return page_503(request, exception)
+
 
 # --- Pages ---------------------------------------------------------------------------------------
 
@@ -188,14 +200,19 @@ def page_404(request: HttpRequest, exception: Exception) -> HttpResponse:
 def page_500(request: HttpRequest) -> HttpResponse:
     """Answer after an error of ours, or while the database is away (``handler500``)."""
     error = sys.exc_info()[1]
-    if isinstance(error, OperationalError | InterfaceError):
-        logger.error("database_unavailable", error=repr(error))
-        response = error_page(
-            503,
-            "The database cannot be reached",
-            "Nothing is lost, and nothing was stored. Pages and sign-in work when it is back.",
-            again=request.method == "GET",
-        )
-        response["Retry-After"] = str(ASK_AGAIN_SECONDS)
-        return response
+    if isinstance(error, DATABASE_AWAY):
+        return page_503(request, error)
     return error_page(500, "An error of ours", "It has been logged with the number below.")
+
+
+def page_503(request: HttpRequest, error: Exception) -> HttpResponse:
+    """Answer while the database is away: nobody can be signed in."""
+    logger.error("database_unavailable", error=repr(error))
+    response = error_page(
+        503,
+        "The database cannot be reached",
+        "Nothing is lost, and nothing was stored. Pages and sign-in work when it is back.",
+        again=request.method == "GET",
+    )
+    response["Retry-After"] = str(ASK_AGAIN_SECONDS)
+    return response
