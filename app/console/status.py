@@ -94,13 +94,13 @@ class Process:
         if not self.is_there:
             return "gone"
         if self.state == heartbeat.CONSUMING and not self.queues:
-            return "paused"
+            return heartbeat.PAUSED
         return self.state
 
     @property
     def tone(self) -> str:
         """How good that is."""
-        tones = {"gone": BAD, "paused": WARNING, heartbeat.RECONNECTING: WARNING}
+        tones = {"gone": BAD, heartbeat.PAUSED: WARNING, heartbeat.RECONNECTING: WARNING}
         return tones.get(self.says, GOOD)
 
 
@@ -248,7 +248,7 @@ def _ask_broker() -> tuple[Mapping[str, int] | None, float | None]:
 # --- Judge ---------------------------------------------------------------------------------------
 
 #: States by which a process is known to be of a role.
-WORKERS: Final = frozenset({heartbeat.CONSUMING, heartbeat.RECONNECTING})
+WORKERS: Final = frozenset({heartbeat.CONSUMING, heartbeat.PAUSED, heartbeat.RECONNECTING})
 BEATS: Final = frozenset({heartbeat.TICKING, heartbeat.STANDBY})
 RELAYS: Final = frozenset({heartbeat.RELAYING})
 WEBS: Final = frozenset({presence.SERVING})
@@ -330,7 +330,7 @@ def _workers(processes: Sequence[Process] | None, queues: Sequence[QueueRow]) ->
         return Fact("Workers", "unknown", UNKNOWN, "the database would tell")
     there, gone = _of(processes, WORKERS)
     consuming = [process for process in there if process.says == heartbeat.CONSUMING]
-    paused = [process for process in there if process.says == "paused"]
+    paused = [process for process in there if process.says == heartbeat.PAUSED]
     trouble = _details(
         _number(len(there) - len(consuming) - len(paused), "reconnecting"),
         _number(len(paused), "paused"),

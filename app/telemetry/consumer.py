@@ -32,10 +32,6 @@ class Heartbeat(bootsteps.StartStopStep):
             heartbeat.INTERVAL_SECONDS, self._note, (consumer,)
         )
 
-    def _note(self, consumer: Any) -> None:
-        # Asked each time: a worker can be told to leave a queue alone.
-        heartbeat.note(heartbeat.CONSUMING, [queue.name for queue in consumer.task_consumer.queues])
-
     def stop(self, consumer: Any) -> None:
         """Say that nothing is consumed; called when the connection is lost and at the end."""
         timer, self.timer = self.timer, None
@@ -48,7 +44,12 @@ class Heartbeat(bootsteps.StartStopStep):
         heartbeat.forget()
 
     def _note(self, consumer: Any) -> None:
-        heartbeat.note(heartbeat.PAUSED if consumer.paused else heartbeat.CONSUMING)
+        # Asked each time: a worker can be told to pause, or to leave a queue alone.
+        if consumer.paused:
+            heartbeat.note(heartbeat.PAUSED)
+        else:
+            queues = [queue.name for queue in consumer.task_consumer.queues]
+            heartbeat.note(heartbeat.CONSUMING, queues)
 
 
 # The class is an attribute of an untyped one.

@@ -16,8 +16,8 @@ class Presence(models.Model):
     service = models.CharField(max_length=100, help_text="web, worker, worker-bulk, beat, relay.")
     state = models.CharField(
         max_length=20,
-        help_text="What its loop says it does: consuming, reconnecting, ticking, standby, "
-        "relaying, serving.",
+        help_text="What its loop says it does: consuming, paused, reconnecting, ticking, "
+        "standby, relaying, serving.",
     )
     queues = models.TextField(blank=True, help_text="Of a worker: queues it consumes, by comma.")
     host = models.CharField(max_length=200)

@@ -104,8 +104,9 @@ def test_a_queue_that_nobody_consumes_is_named() -> None:
     assert [queue.workers for queue in status.queues] == [1, 0]
 
 
-def test_a_worker_that_was_told_to_leave_all_its_queues_is_paused() -> None:
-    status = with_processes(*WELL, process("worker-bulk", "consuming"))
+@pytest.mark.parametrize("state", ["consuming", "paused"])
+def test_a_worker_that_was_told_to_leave_all_its_queues_is_paused(state: str) -> None:
+    status = with_processes(*WELL, process("worker-bulk", state))
 
     assert status.processes[-1].says == "paused"
     assert said(status)["Workers"] == ("1 consuming", "warning")

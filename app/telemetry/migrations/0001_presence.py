@@ -16,7 +16,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('name', models.CharField(help_text='Service, host and process id.', max_length=300, primary_key=True, serialize=False)),
                 ('service', models.CharField(help_text='web, worker, worker-bulk, beat, relay.', max_length=100)),
-                ('state', models.CharField(help_text='What its loop says it does: consuming, reconnecting, ticking, standby, relaying, serving.', max_length=20)),
+                ('state', models.CharField(help_text='What its loop says it does: consuming, paused, reconnecting, ticking, standby, relaying, serving.', max_length=20)),
                 ('queues', models.TextField(blank=True, help_text='Of a worker: queues it consumes, by comma.')),
                 ('host', models.CharField(max_length=200)),
                 ('pid', models.PositiveIntegerField()),
