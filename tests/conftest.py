@@ -179,9 +179,21 @@ def broker(redis: RedisServer) -> Iterator[Redis]:
 
 
 @pytest.fixture
+def empty_broker(broker: Redis) -> Redis:
+    """Forget the messages that earlier tests have left, and return the broker.
+
+    The rows behind them are deleted; and where the worker of a test does not consume their queue,
+    it would never be idle.
+    """
+    lists = [name for queue in settings.QUEUE_WAIT_TARGETS for name in lists_of(queue)]
+    broker.delete(*lists, "unacked", "unacked_index")
+    return broker
+
+
+@pytest.fixture
 def worker(
-    worker_process: Role, relay_process: Role, broker: Redis, transactional_db: None
+    worker_process: Role, relay_process: Role, empty_broker: Redis, transactional_db: None
 ) -> Iterator[Role]:
     """Return the worker, with a relay beside it. Afterwards wait: the tables are emptied then."""
     yield worker_process
-    wait_until(lambda: broker_is_idle(broker), what="the worker is idle")
+    wait_until(lambda: broker_is_idle(empty_broker), timeout=60, what="the worker is idle")

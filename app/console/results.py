@@ -6,18 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from django.db import transaction
 from django.db.models import Count
-from django.utils import timezone
 
-from delivery.models import OPEN_STATES, Delivery, State
 from jobs.models import Job
 from newsletters.models import Recipient, RecipientState
 
 #: Recipients on a page.
 RECIPIENTS_SHOWN: Final = 100
-#: Tasks of a job that are listed; the admin has all.
-DELIVERIES_SHOWN: Final = 50
 
 Query = Mapping[str, str]
 
@@ -53,27 +48,6 @@ def shortcut_of(job: Job) -> tuple[str, str] | None:
     if job.kind == "capacity" and job.result.get("candidates"):
         return "Plot", f"/api/jobs/{job.id}/plot.svg"
     return None
-
-
-def deliveries_of(job: Job) -> list[Delivery]:
-    """Return tasks of a job, oldest first, at most ``DELIVERIES_SHOWN``.
-
-    There is no index on arguments, because each task would pay for it. So the rows are those that
-    partial indexes find: open, dead, and ended while the job ran.
-    """
-    own = Delivery.objects.filter(args__0=str(job.id)).defer("args", "kwargs", "options", "result")
-    ended = own.filter(
-        state__in=[State.SUCCEEDED, State.CANCELLED],
-        finished_at__gte=job.created_at,
-        finished_at__lte=job.finished_at or timezone.now(),
-    )
-    with transaction.atomic():
-        found = [
-            *own.filter(state__in=OPEN_STATES)[:DELIVERIES_SHOWN],
-            *own.filter(state=State.DEAD)[:DELIVERIES_SHOWN],
-            *ended[:DELIVERIES_SHOWN],
-        ]
-    return sorted(found, key=lambda delivery: delivery.created_at)[:DELIVERIES_SHOWN]
 
 
 def _newsletter(job: Job, query: Query) -> ResultView:

@@ -20,7 +20,8 @@ from django.views.decorators.http import require_GET, require_POST
 from django_htmx.http import HttpResponseClientRefresh
 from pydantic import ValidationError
 
-from fault_injection.services import faults_status
+from capacity.schemas import PlanIn
+from capacity.services import plan_submit
 from console import results, status
 from console.authentication import session_holder
 from console.cards import (
@@ -35,8 +36,10 @@ from console.cards import (
     fields_of,
     shown,
 )
+from fault_injection.services import faults_status
+from images.services import PictureRefusedError, picture_submit
 from jobs.models import Job
-from jobs.services import job_cancel
+from jobs.services import job_cancel, job_deliveries
 from newsletters.api import NewsletterIn
 from newsletters.services import newsletter_submit
 
@@ -101,7 +104,7 @@ def _console(
             (name, address, TOOLS.get(name, "")) for name, address in settings.TOOL_LINKS.items()
         ],
         # What can be broken on purpose (fault_injection.services.faults_status).
-        "faults": [],
+        "faults": faults_status(),
     }
     return render(request, "console/console.html", page, status=code)
 
@@ -152,12 +155,10 @@ def job_page(request: HttpRequest, job_id: UUID) -> HttpResponse:
 
 @require_GET
 @staff_only
-def job_deliveries(request: HttpRequest, job_id: UUID) -> HttpResponse:
+def deliveries(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Show the tasks of a job (a part of its page, asked for by people who want to know)."""
     job = get_object_or_404(Job, id=job_id)
-    return render(
-        request, "console/job_deliveries.html", {"deliveries": results.deliveries_of(job)}
-    )
+    return render(request, "console/job_deliveries.html", {"deliveries": job_deliveries(job)})
 
 
 @require_POST
@@ -212,8 +213,6 @@ def _invented(number: str) -> list[str]:
 @staff_only
 def images_form(request: HttpRequest) -> HttpResponse:
     """Submit the picture of the form, or the sample; says why a picture is refused."""
-    from images.services import PictureRefusedError, picture_submit  # noqa: PLC0415
-
     sent = request.FILES.get("file")
     try:
         job = picture_submit(
@@ -230,9 +229,6 @@ def images_form(request: HttpRequest) -> HttpResponse:
 @staff_only
 def capacity_form(request: HttpRequest) -> HttpResponse:
     """Submit the plan of the form; a fault is shown with everything that was entered."""
-    from capacity.schemas import PlanIn  # noqa: PLC0415
-    from capacity.services import plan_submit  # noqa: PLC0415
-
     entered = _entered(request, CAPACITY)
     try:
         plan = PlanIn.model_validate({name: value for name, value in entered.items() if value})

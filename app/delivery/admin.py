@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from celery import current_app, states
@@ -41,32 +41,6 @@ class ReadOnlyAdmin(ModelAdmin):
         return False
 
 
-#: Name in the address of the filter by the first argument.
-FIRST_ARGUMENT: Final = "first_argument"
-
-
-class FirstArgumentFilter(admin.SimpleListFilter):
-    """Deliveries of one thing: tasks get its id as their first argument. For links to this page.
-
-    Reads the whole table, so it is offered only to who comes with the id.
-    """
-
-    title = "first argument"
-    parameter_name = FIRST_ARGUMENT
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """Return the value that is asked for, or nothing to choose from."""
-        value = request.GET.get(FIRST_ARGUMENT)
-        return [(value, value)] if value else []
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> QuerySet[Delivery]:
-        """Return the deliveries with that first argument."""
-        value = self.value()
-        if not value or "\0" in value:
-            return queryset
-        return queryset.filter(args__0=value)
-
-
 @admin.register(Delivery)
 class DeliveryAdmin(ReadOnlyAdmin):
     """Deliveries. Dead letters: filter by state ``dead``."""
@@ -82,7 +56,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
         "id",
     )
     # Only what has its values in the code: the others would ask a table of millions for them.
-    list_filter = ("state", FirstArgumentFilter)
+    list_filter = ("state",)
     search_fields = ("id__exact", "task__exact", "queue__exact")
     search_help_text = "A task id, or the whole name of a task or queue."
     ordering = ("-created_at",)

@@ -6,12 +6,12 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 
-from delivery.admin import FIRST_ARGUMENT, ReadOnlyAdmin
+from delivery.admin import ReadOnlyAdmin
 from jobs.models import Job, State
-from jobs.services import job_cancel, job_replay
+from jobs.services import job_cancel, job_deliveries, job_replay
 
 
 @admin.register(Job)
@@ -57,9 +57,19 @@ class JobAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Deliveries")
     def deliveries(self, job: Job) -> SafeString:
-        """Return a link to the durable tasks that work for it."""
-        listed = reverse("admin:delivery_delivery_changelist")
-        return format_html('<a href="{}?{}={}">Show</a>', listed, FIRST_ARGUMENT, job.pk)
+        """Return links to the durable tasks that work for it."""
+        return format_html_join(
+            mark_safe("<br>"),
+            '<a href="{}">{}</a> {}',
+            (
+                (
+                    reverse("admin:delivery_delivery_change", args=[delivery.pk]),
+                    delivery,
+                    delivery.state,
+                )
+                for delivery in job_deliveries(job)
+            ),
+        )
 
     @admin.action(description="Cancel the selected jobs", permissions=["decide"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:

@@ -6,6 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
+from django.db.models import Q
+
+
+def named_by_first_argument(job_id: UUID) -> Q:
+    """Return the condition for deliveries of tasks that get the job's id first (``JobTask``)."""
+    return Q(args__0=str(job_id))
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -18,12 +25,14 @@ class Kind:
             failed); runs in that transaction.
         reopen: Undoes ``release`` for a failed job whose task is replayed; runs in that
             transaction.
+        deliveries: Returns the condition for the deliveries that work for a job.
     """
 
     name: str
     enqueue: Callable[[UUID], None]
     release: Callable[[UUID], None]
     reopen: Callable[[UUID], None]
+    deliveries: Callable[[UUID], Q] = named_by_first_argument
 
 
 _kinds: dict[str, Kind] = {}

@@ -6,23 +6,27 @@ A late or repeated message finds the job already further on, and changes nothing
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
 from django.db import IntegrityError, transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from delivery import ledger
+from delivery.models import OPEN_STATES as OPEN_DELIVERY_STATES
 from delivery.models import Delivery
 from delivery.models import State as DeliveryState
-from jobs import live
+from jobs import kinds, live
 from jobs.kinds import kind_named
 from jobs.models import OPEN_STATES, Job, State
 
 logger = structlog.get_logger(__name__)
+
+#: Tasks of a job that are listed where it is shown.
+DELIVERIES_LISTED: Final = 50
 
 
 class IdempotencyKeyReusedError(Exception):
@@ -184,5 +188,32 @@ def job_replay(job_id: UUID) -> int:
     None are left of a job whose units failed one by one (no recipient could be reached), and of
     one whose dead letters were discarded.
     """
-    dead = Delivery.objects.filter(state=DeliveryState.DEAD, args__0=str(job_id))
+    job = Job.objects.get(id=job_id)
+    dead = Delivery.objects.filter(_work_for(job), state=DeliveryState.DEAD)
     return ledger.replay(dead.values_list("id", flat=True))
+
+
+def job_deliveries(job: Job) -> list[Delivery]:
+    """Return durable tasks that work for a job, oldest first, at most ``DELIVERIES_LISTED``.
+
+    There is no index on arguments, because each task would pay for it. So the rows are those that
+    partial indexes find: open, dead, and ended while the job ran.
+    """
+    own = Delivery.objects.filter(_work_for(job)).defer("args", "kwargs", "options", "result")
+    ended = own.filter(
+        state__in=[DeliveryState.SUCCEEDED, DeliveryState.CANCELLED],
+        finished_at__gte=job.created_at,
+        finished_at__lte=job.finished_at or timezone.now(),
+    )
+    with transaction.atomic():
+        found = [
+            *own.filter(state__in=OPEN_DELIVERY_STATES)[:DELIVERIES_LISTED],
+            *own.filter(state=DeliveryState.DEAD)[:DELIVERIES_LISTED],
+            *ended[:DELIVERIES_LISTED],
+        ]
+    return sorted(found, key=lambda delivery: delivery.created_at)[:DELIVERIES_LISTED]
+
+
+def _work_for(job: Job) -> Q:
+    kind = kind_named(job.kind)
+    return (kinds.named_by_first_argument if kind is None else kind.deliveries)(job.id)

@@ -19,5 +19,6 @@ class NewslettersConfig(AppConfig):
                 enqueue=services.newsletter_enqueue,
                 release=services.newsletter_progress,
                 reopen=services.newsletter_reopen,
+                deliveries=services.newsletter_deliveries,
             )
         )

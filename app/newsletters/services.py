@@ -21,6 +21,7 @@ from django.db.models import Count, F, Q
 from django.utils import timezone
 
 from delivery.errors import TransientError
+from jobs.kinds import named_by_first_argument
 from jobs.models import OPEN_STATES, Job, State
 from jobs.services import job_finish, job_progress, job_recount, job_start, job_submit
 from newsletters.models import Newsletter, Recipient, RecipientState
@@ -299,6 +300,15 @@ def newsletter_reopen(job_id: UUID) -> None:
     cancelled = Recipient.objects.filter(newsletter_id=job_id, state=RecipientState.CANCELLED)
     if cancelled.update(state=RecipientState.PENDING, waiting=False):
         tasks.send_newsletter.delay_on_commit(str(job_id))
+
+
+def newsletter_deliveries(job_id: UUID) -> Q:
+    """Return the condition for the tasks that work for a newsletter: its own, and shared ones."""
+    found = named_by_first_argument(job_id)
+    if Newsletter.objects.filter(job_id=job_id, job__total__lt=settings.NEWSLETTER_BUFFER_BELOW):
+        for key in Recipient.objects.filter(newsletter_id=job_id).values_list("pk", flat=True):
+            found |= Q(task="newsletters.send_mixture", args__0__contains=[key])
+    return found
 
 
 def _cancel_pending(job_id: UUID) -> None:

@@ -79,8 +79,8 @@ def bulk_worker_process(
 
 @pytest.fixture
 def bulk_worker(
-    bulk_worker_process: Role, relay_process: Role, broker: Redis, transactional_db: None
+    bulk_worker_process: Role, relay_process: Role, empty_broker: Redis, transactional_db: None
 ) -> Iterator[Role]:
     """Return the worker, with a relay beside it. Afterwards wait: the tables are emptied then."""
     yield bulk_worker_process
-    wait_until(lambda: broker_is_idle(broker), timeout=60, what="the worker is idle")
+    wait_until(lambda: broker_is_idle(empty_broker), timeout=60, what="the worker is idle")

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.models import Permission, User
 from django.db import connection
@@ -29,7 +30,7 @@ from housekeeping.tasks import delete_expired_sessions
 from jobs.models import Job, State
 from newsletters.models import Newsletter, Recipient, RecipientState
 from newsletters.services import newsletter_submit
-from newsletters.tasks import send_newsletter
+from newsletters.tasks import send_mixture, send_newsletter
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis")]
 
@@ -48,9 +49,12 @@ def admin_client() -> Client:
     return browser
 
 
-def newsletter(number: int = 0) -> Job:
+def newsletter(number: int = 0, recipients: int = settings.NEWSLETTER_BUFFER_BELOW) -> Job:
     return newsletter_submit(
-        subject=f"Hello {number}", body="b", recipients=["a@b.de", "c@d.de"], requested_by="ann"
+        subject=f"Hello {number}",
+        body="b",
+        recipients=[f"r{position}@example.com" for position in range(recipients)],
+        requested_by="ann",
     )
 
 
@@ -188,14 +192,9 @@ def test_a_job_leads_to_its_page_and_its_deliveries(admin_client: Client) -> Non
     job, other = newsletter(), newsletter()
     page = admin_client.get(f"/admin/jobs/job/{job.id}/change/").content.decode()
     assert f'href="/jobs/{job.id}"' in page
-    link = f"/admin/delivery/delivery/?first_argument={job.id}"
-    assert f'href="{link}"' in page
-
-    listed = admin_client.get(link)
-    rows = list(listed.context["cl"].result_list)
-    assert [row.args for row in rows] == [[str(job.id)]]
-    assert str(other.id) not in listed.content.decode()
-    assert admin_client.get("/admin/delivery/delivery/?first_argument=%00").status_code == 200
+    mine, others = (Delivery.objects.get(args__0=str(each.id)) for each in (job, other))
+    assert f'href="/admin/delivery/delivery/{mine.id}/change/"' in page
+    assert str(others.id) not in page
 
 
 def test_retrying_replays_the_dead_letters_of_failed_jobs_only(admin_client: Client) -> None:
@@ -211,6 +210,22 @@ def test_retrying_replays_the_dead_letters_of_failed_jobs_only(admin_client: Cli
     assert set(
         Recipient.objects.filter(newsletter_id=failed.id).values_list("state", flat=True)
     ) == {RecipientState.PENDING}
+
+
+def test_retrying_a_small_newsletter_replays_the_task_that_it_shares(admin_client: Client) -> None:
+    small, other = newsletter(recipients=1), newsletter(recipients=1)
+    keys = Recipient.objects.filter(newsletter_id=small.id).values_list("pk", flat=True)
+    shared = send_mixture.delay_on_commit(list(keys))
+    Delivery.objects.filter(id=shared).update(
+        state=DeliveryState.DEAD, finished_at=timezone.now(), error="a bug"
+    )
+    Job.objects.all().update(state=State.FAILED, error="a bug", finished_at=timezone.now())
+
+    assert shared in admin_client.get(f"/admin/jobs/job/{small.id}/change/").content.decode()
+    assert shared not in admin_client.get(f"/admin/jobs/job/{other.id}/change/").content.decode()
+    assert "1 failed job(s) go on." in act(admin_client, "jobs/job", "retry", small, other)
+    assert Job.objects.get(id=small.id).state == State.RUNNING
+    assert Job.objects.get(id=other.id).state == State.FAILED
 
 
 def test_retrying_says_when_nothing_can_be_replayed(admin_client: Client) -> None:

@@ -71,7 +71,9 @@ def test_another_body_is_refused_and_leaves_the_first_alone(script: Client) -> N
 
 def test_another_kind_is_refused(script: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Job.objects.get(id=submit(script, "key").json()["id"])
-    other = kinds.Kind("other", *[lambda _: None] * 3)
+    other = kinds.Kind(
+        "other", enqueue=lambda _: None, release=lambda _: None, reopen=lambda _: None
+    )
     monkeypatch.setitem(kinds._kinds, "other", other)
     with pytest.raises(IdempotencyKeyReusedError):
         job_submit(
