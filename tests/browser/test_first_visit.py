@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import WIDTHS, Visitor
-from tests.browser.visit import Visit
+from tests.browser.visit import END_SECONDS, Visit
 from tests.support.embedded_stack import EmbeddedStack
 
 pytestmark = pytest.mark.timeout(300)
@@ -17,6 +17,15 @@ def test_an_empty_console_says_what_to_do_first(visit: Visit, stack: EmbeddedSta
     visit.open("/")
 
     expect(visit.page.get_by_text("No jobs yet")).to_be_visible()
+
+
+def test_a_stack_that_has_just_started_says_that_all_is_well(visit: Visit) -> None:
+    page = visit.open("/")
+    visit.mark()
+
+    # Processes that have just started have not all said so yet; the page asks by itself.
+    expect(page.locator("#headline.good")).to_be_visible(timeout=END_SECONDS * 1000)
+    assert visit.is_marked()
 
 
 def test_a_wrong_password_is_explained_and_the_right_one_lets_in(

@@ -66,6 +66,7 @@ def test_without_websockets_pages_ask_again(visitor: Visitor, submit: Submit) ->
     block_sockets(visit)
     visit.open("/")
     send_newsletter(visit.page)
+    visit.page.wait_for_url("**/jobs/*")
     visit.mark()
     visit.wait_for_state("succeeded")
     assert visit.is_marked()

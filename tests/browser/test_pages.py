@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, StorageState, expect
 
 from tests.browser.conftest import WIDTHS, Visitor
 from tests.browser.forms import picture, send_newsletter, send_picture, send_plan
@@ -25,8 +25,17 @@ MOST_STOPS = 80
 DARK, LIGHT = 64, 192
 
 
+BAD_PAGE = """
+<h1>Bad</h1><h3>Skips a level</h3>
+<label for="nothing">Nobody's</label><input id="twice"><img id="twice" src="data:,">
+<button style="height: 10px; padding: 0; border: 0"></button>
+<table><tr><td>1</td></tr></table>
+<p style="color: #ccc">Pale</p>
+"""
+
+
 @pytest.fixture(scope="package")
-def jobs(browser: Any, stack: EmbeddedStack, session: Any) -> dict[str, str]:
+def jobs(browser: Browser, stack: EmbeddedStack, session: StorageState) -> dict[str, str]:
     """Run a job of each kind to its end; returns the paths of their pages."""
     context = browser.new_context(storage_state=session)
     visit = Visit(context, stack.url)
@@ -62,6 +71,20 @@ def test_a_page_fits_and_can_be_read_by_everybody(
     assert page.evaluate(ACCESSIBILITY) == []
     if name != "sign-in":
         assert page.locator("[aria-live]:not([aria-live=off]), [role=status]").count()
+
+
+def test_the_check_sees_what_it_is_there_to_see(browser: Browser) -> None:
+    page = browser.new_page()
+    page.set_content(BAD_PAGE)
+    faults = "\n".join(page.evaluate(ACCESSIBILITY))
+    page.close()
+
+    for fault in (
+        "does not say its language", "no title", "0 main elements", "without a name: <input",
+        "without a name: <button", "without alt", "table without headers", "h3 after h1",
+        "id is not unique", "for names nothing", "too small to hit: <button", "contrast 1.6",
+    ):  # fmt: skip
+        assert fault in faults
 
 
 def test_dark_is_dark_and_light_is_light(visitor: Visitor) -> None:

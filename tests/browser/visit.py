@@ -81,9 +81,9 @@ class Visit:
         return self.page.url.rsplit("/", 1)[1]
 
     def wait_for_state(self, state: str, within: Locator | None = None) -> None:
-        """Wait until a state is shown: on the page of a job, or in a row of the list."""
-        place = within or self.page.locator("main")
-        expect(place.locator(f".state.{state}").first).to_be_visible(timeout=END_SECONDS * 1000)
+        """Wait until a state is shown: of the job on its page, or in a row of the list."""
+        place = within or self.page.locator("main [data-job]")
+        expect(place.locator(f".state.{state}")).to_be_visible(timeout=END_SECONDS * 1000)
 
     def is_too_wide(self) -> list[str]:
         """Return what sticks out of the window to the right; a page must not scroll sideways."""
