@@ -60,11 +60,11 @@ def web(role_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
         yield Web(role, url)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bulk_worker_process(
     role_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Role]:
-    """Run a real worker of the queue bulk for all tests that only need work to be done."""
+    """Run a real worker of the queue bulk, but not beside modules that need it without one."""
     with running_role(
         tmp_path_factory.mktemp("worker-bulk"),
         "worker",

@@ -199,6 +199,7 @@ def test_a_job_leads_to_its_page_and_its_deliveries(admin_client: Client) -> Non
 
 def test_retrying_replays_the_dead_letters_of_failed_jobs_only(admin_client: Client) -> None:
     failed, running = failed_newsletter(), newsletter()
+    letter = Delivery.objects.get(args__0=str(failed.id))
     page = act(admin_client, "jobs/job", "retry", failed, running)
 
     assert "1 failed job(s) go on." in page
@@ -206,7 +207,8 @@ def test_retrying_replays_the_dead_letters_of_failed_jobs_only(admin_client: Cli
     running.refresh_from_db()
     assert (failed.state, failed.error, failed.finished_at) == (State.RUNNING, "", None)
     assert running.state == State.QUEUED
-    assert Delivery.objects.get(args__0=str(failed.id)).state == DeliveryState.PENDING
+    letter.refresh_from_db()
+    assert letter.state == DeliveryState.PENDING
     assert set(
         Recipient.objects.filter(newsletter_id=failed.id).values_list("state", flat=True)
     ) == {RecipientState.PENDING}

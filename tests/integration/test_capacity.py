@@ -409,7 +409,7 @@ def test_a_plan_is_stored_and_answered_with_its_address(api: Client) -> None:
     assert (body["kind"], body["state"], body["total"]) == ("capacity", "queued", 30 * STEPS)
     plan = Plan.objects.get(job_id=body["id"])
     assert (plan.percentile, plan.slots_per_pod, plan.seed, plan.first_simulated) == (95, 4, 1, 7)
-    assert plan.job.requested_by == "tester"
+    assert plan.job.requested_by == "token:tester"
 
 
 def test_a_repeated_request_with_the_same_key_returns_the_first_job(api: Client) -> None:
@@ -437,8 +437,8 @@ WITHOUT_TIMES = {
         pytest.param({**SHORT, "arrival_rate": 0}, 422, id="nothing arrives"),
         pytest.param({**SHORT, "arrival_rate": -1}, 422, id="a negative rate"),
         pytest.param({**SHORT, "arrival_rate": 1e6}, 422, id="too high a rate"),
-        pytest.param({**SHORT, "arrival_rate": float("nan")}, 422, id="not a number"),
-        pytest.param({**SHORT, "arrival_rate": float("inf")}, 422, id="infinite"),
+        pytest.param({**SHORT, "arrival_rate": float("nan")}, 400, id="not a number"),
+        pytest.param({**SHORT, "arrival_rate": float("inf")}, 400, id="infinite"),
         pytest.param({**SHORT, "arrival_rate": "12"}, 422, id="a number as text"),
         pytest.param({**SHORT, "arrival_rate": True}, 422, id="a truth value"),
         pytest.param({**SHORT, "arrival_rate": 10**400}, 422, id="more digits than a float"),

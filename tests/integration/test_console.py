@@ -23,7 +23,8 @@ from newsletters.models import Newsletter, Recipient
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis")]
 
 FORM = {"subject": "Hello", "body": "Text", "recipients": "ada@example.com\r\ngrace@example.com"}
-
+#: Enough readers for tasks of its own (NEWSLETTER_BUFFER_BELOW).
+MANY = {**FORM, "recipients": "\r\n".join(f"r{number}@example.com" for number in range(10))}
 
 HTMX = {"HX-Request": "true"}
 
@@ -152,7 +153,7 @@ def text_of(page: str) -> str:
 
 
 def test_the_first_page_says_who_runs_and_what_waits(staff: Client) -> None:
-    staff.post("/newsletters", FORM)
+    staff.post("/newsletters", MANY)
     page = text_of(staff.get("/").content.decode())
 
     assert "No worker takes tasks. No beat leads" in page, "nobody runs in this test"
@@ -323,8 +324,8 @@ def test_a_job_without_a_result_has_a_page(staff: Client, kind: str) -> None:
 
 
 def test_the_tasks_of_a_job_can_be_looked_at(staff: Client) -> None:
-    staff.post("/newsletters", FORM)
-    staff.post("/newsletters", {**FORM, "subject": "another"})
+    staff.post("/newsletters", MANY)
+    staff.post("/newsletters", {**MANY, "subject": "another"})
     job = Job.objects.first()
     assert job is not None
     page = text_of(staff.get(f"/jobs/{job.id}/deliveries").content.decode())

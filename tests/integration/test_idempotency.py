@@ -13,11 +13,10 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from delivery.models import Delivery
 from jobs import kinds
 from jobs.models import Job
 from jobs.services import IdempotencyKeyReusedError, job_submit
-from newsletters.models import Newsletter
+from newsletters.models import Newsletter, Recipient
 from tests.integration.conftest import TOKEN, Web
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis")]
@@ -111,4 +110,4 @@ def test_twenty_at_the_same_moment_create_one_job(web: Web) -> None:
     job = Job.objects.get()
     assert answers == {(202, str(job.id)): 20}
     assert Newsletter.objects.count() == 1
-    assert Delivery.objects.filter(args__0=str(job.id)).count() == 1
+    assert Recipient.objects.filter(waiting=True).count() == len(GOOD["recipients"])

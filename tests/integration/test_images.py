@@ -401,7 +401,9 @@ def test_requests_without_a_file_are_refused(api: Client) -> None:
     assert_error(api.post("/api/jobs/images"), 422, "invalid")
     assert_error(api.post("/api/jobs/images", {"file": "text"}), 422, "invalid")
     assert_error(
-        api.post("/api/jobs/images", b"{}", content_type="application/json"), 422, "invalid"
+        api.post("/api/jobs/images", b"{}", content_type="application/json"),
+        415,
+        "unsupported_media_type",
     )
     assert_error(
         api.post("/api/jobs/images", b"x", content_type="multipart/form-data"), 400, "bad_request"
