@@ -11,7 +11,7 @@ from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]
 from celery.exceptions import WorkerLostError
 from celery.worker import state as worker_state
 from celery.worker.request import Request as CeleryRequest
-from django.db import DatabaseError, InterfaceError, close_old_connections
+from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections
 
 from delivery import ledger
 
@@ -90,7 +90,12 @@ class DeliveryRequest(_Request):
 
     def _note(self, write: Callable[[], object]) -> None:
         try:
-            write()
+            try:
+                write()
+            except (OperationalError, InterfaceError):
+                # Between two notes lie hours, in which the server may have ended the session.
+                close_old_connections()
+                write()
         except (DatabaseError, InterfaceError) as unnoted:
             logger.warning("interruption_not_noted", delivery_id=self.id, error=str(unnoted))
             close_old_connections()
