@@ -31,6 +31,10 @@ class Plan(models.Model):
         "hardly. Above max_workers: none is."
     )
 
+    rounds = models.PositiveIntegerField(
+        default=0, help_text="Times that the plan went on after a failure."
+    )
+
     def __str__(self) -> str:
         return f"{self.arrival_rate:g}/s, p{self.percentile:g} <= {self.target_wait:g} s"
 

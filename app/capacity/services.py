@@ -11,7 +11,7 @@ from uuid import UUID
 
 import structlog
 from django.db import InterfaceError, OperationalError, connection
-from django.db.models import Sum
+from django.db.models import F, Sum
 
 from capacity import simulation
 from capacity.models import Candidate, Plan
@@ -119,10 +119,19 @@ def plan_leave(job_id: UUID) -> None:
 
 
 def plan_reopen(job_id: UUID) -> None:
-    """Have what the last wave lacks simulated: others of it may be dead letters, or have left."""
+    """Have what the last wave lacks simulated: others of it may be dead letters, or have left.
+
+    That is a new round; tasks of earlier ones find that they are late, or all would be done twice.
+    """
     from capacity.tasks import continue_plan  # noqa: PLC0415 - as above
 
-    continue_plan.delay_on_commit(str(job_id))
+    Plan.objects.filter(job_id=job_id).update(rounds=F("rounds") + 1)
+    continue_plan.delay_on_commit(str(job_id), plan_round(job_id))
+
+
+def plan_round(job_id: UUID) -> int:
+    """Return the number of the round whose tasks work for a plan."""
+    return Plan.objects.values_list("rounds", flat=True).get(job_id=job_id)
 
 
 def candidate_simulate(job_id: UUID, workers: int) -> dict[str, Any] | None:
@@ -250,6 +259,11 @@ def _reason(plan: Plan, load: Load, simulated: list[dict[str, Any]]) -> str:
         return (
             f"{load.offered:.6g} workers would be busy all the time: with {most} at most, the "
             f"queue grows without end. At least {stable} are needed."
+        )
+    if not simulated and simulation.varies_too_much(load):
+        return (
+            "These service times vary too much: most of the work is in a few very long tasks, and "
+            "waits take longer to settle than is simulated. Give those a queue of their own."
         )
     if not simulated:
         return (

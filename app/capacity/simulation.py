@@ -200,6 +200,12 @@ def relaxation(load: Load, workers: int) -> float:
     return (1 + load.service_times.variability) / 2 * max(load.offered, busy)
 
 
+def varies_too_much(load: Load) -> bool:
+    """Whether a queue cannot be simulated however many workers there are."""
+    least = (1 + load.service_times.variability) / 2 * load.offered
+    return least * LEAST_RELAXATIONS > LONGEST_SECTION
+
+
 def section_length(load: Load, workers: int) -> int | None:
     """Return how many customers a section needs; None when that is more than may be simulated.
 
@@ -283,14 +289,14 @@ def simulate(
             sections.append(array("d", measured))
     return Waits(
         mean=_mean([fmean(part) for part in sections]),
-        waiting=_mean([1 - bisect_right(part, 0.0) / section for part in sections]),
+        waiting=_mean([1 - bisect_right(part, 0.0) / section for part in sections], most=1.0),
         percentiles={percentile: _percentile(sections, percentile) for percentile in percentiles},
     )
 
 
-def _mean(of_sections: Sequence[float]) -> Interval:
+def _mean(of_sections: Sequence[float], most: float = math.inf) -> Interval:
     value, margin = fmean(of_sections), _margin(of_sections)
-    return Interval(value, max(0.0, value - margin), value + margin)
+    return Interval(value, max(0.0, value - margin), min(most, value + margin))
 
 
 def _percentile(sections: Sequence[Sequence[float]], percentile: float) -> Interval:

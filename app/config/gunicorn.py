@@ -30,7 +30,7 @@ logconfig_dict = standard_library_configuration(
         "service": os.environ.get("SERVICE_NAME", "web"),
     }
 )
-# Who may set X-Forwarded-Proto: addresses of the proxies in front, or *.
+# Who may set X-Forwarded-Proto and X-Forwarded-For: addresses or networks of the proxies in front.
 forwarded_allow_ips = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1")
 # Nobody controls gunicorn through a socket here, and the root file system is read-only.
 control_socket_disable = True

@@ -157,8 +157,7 @@ CONTENT_SECURITY_POLICY = {
 MAX_REQUEST_BYTES = env.int(
     "MAX_REQUEST_BYTES", 12 * 1024 * 1024, validate=environment.between(65_536, 1 << 30)
 )
-#: Bytes of request bodies that one web process holds at the same moment; more get 503. Django
-#: keeps up to two copies of a large body in /tmp, which docker-compose.yml makes large enough.
+#: Bytes of request bodies that one web process holds at the same moment; more get 503.
 MAX_UPLOADS_BYTES = env.int(
     "MAX_UPLOADS_BYTES", 32 * 1024 * 1024, validate=environment.between(65_536, 1 << 32)
 )
@@ -188,6 +187,12 @@ DATABASES: dict[str, dict[str, Any]] = {
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
+            # The same for a question that the other machine never acknowledges, in milliseconds.
+            "tcp_user_timeout": 25_000,
+            # The server's side of it: a machine that is gone must not keep its locks for hours, nor
+            # a process that is frozen in a transaction. No task may last as long as that.
+            "options": "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 "
+            "-c tcp_keepalives_count=3 -c idle_in_transaction_session_timeout=300s",
         },
     }
 }

@@ -55,7 +55,7 @@ def token_of_scope(scope: dict[str, Any]) -> str | None:
 def caller_of_scope(scope: dict[str, Any]) -> str | None:
     """Return who opens a WebSocket, by the rules of the HTTP API, or None."""
     token = token_of_scope(scope)
-    return session_holder(scope["user"]) if token is None else token_holder(token)
+    return (token and token_holder(token)) or session_holder(scope["user"])
 
 
 def origin_checked_for_sessions(application: Application) -> Application:
@@ -67,7 +67,9 @@ def origin_checked_for_sessions(application: Application) -> Application:
     checked = AllowedHostsOriginValidator(application)
 
     async def choose(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        chosen = checked if token_of_scope(scope) is None else application
+        token = token_of_scope(scope)
+        # Only a right one: with a wrong one it is the session that counts.
+        chosen = application if token and token_holder(token) else checked
         await chosen(scope, receive, send)
 
     return choose
@@ -101,7 +103,7 @@ class ApiToken(HttpBearer):
         """
         holder = token_holder(token)
         if holder is None:
-            rate_limits.note_failure(request)
+            rate_limits.note_failure(request, rate_limits.TOKEN)
         else:
             rate_limits.admit(holder)
         return holder

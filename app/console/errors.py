@@ -35,6 +35,7 @@ CODES: Final = {
     403: ("forbidden", "You may not do this."),
     404: ("not_found", "There is nothing at this address."),
     405: ("method_not_allowed", "This address does not support the method."),
+    408: ("timeout", "The request took too long to arrive."),
     409: ("conflict", "The request contradicts an earlier one."),
     412: ("precondition_failed", "It is not as If-Match or another condition asks."),
     413: ("too_large", "The request is too large."),
@@ -114,10 +115,16 @@ def install(api: NinjaAPI) -> None:  # noqa: C901 - a list of handlers, each of 
 
     def unavailable(request: HttpRequest, error: Any) -> HttpResponse:
         logger.error("database_unavailable", error=repr(error))
+        _forget_user(request)
         return answer(request, 503, "The database cannot be reached; nothing was stored.")
 
     api.add_exception_handler(OperationalError, unavailable)
     api.add_exception_handler(InterfaceError, unavailable)
+
+
+def _forget_user(request: HttpRequest) -> None:
+    """Have nobody look for the user: the log of requests would wait for the database once more."""
+    request.user = AnonymousUser()
 
 
 class ApiErrorMiddleware:
@@ -149,8 +156,7 @@ class ApiErrorMiddleware:
         """Answer a view that found the database away."""
         if not isinstance(exception, DATABASE_AWAY):
             return None
-        # The log of requests asks for the user, and would wait for the database once more.
-        request.user = AnonymousUser()
+        _forget_user(request)
         return page_503(request, exception)
 
 

@@ -17,6 +17,9 @@ logger = structlog.get_logger(__name__)
 
 #: Bits of an IPv6 address that a client cannot choose: providers give a /64 or more to each.
 IPV6_NETWORK_BITS: Final = 64
+#: What can be wrong; names of buckets.
+PASSWORD: Final = "password"  # noqa: S105 - not one
+TOKEN: Final = "token"  # noqa: S105 - not one
 
 
 def admit(caller: str) -> None:
@@ -29,14 +32,17 @@ def admit(caller: str) -> None:
     take(f"caller {caller}", rate)
 
 
-def note_failure(request: HttpRequest) -> None:
-    """Note that the client has sent a wrong token or password.
+def note_failure(request: HttpRequest, what: str) -> None:
+    """Note that the client has sent a wrong token or password (``what``).
+
+    Each has a bucket of its own: a program with an old token must not keep the people beside it
+    from signing in.
 
     Raises:
         RateLimitedError: So many others came before that no more are answered for now.
     """
     try:
-        take(_bucket_of(request), _failure_rate())
+        take(_bucket_of(request, what), _failure_rate())
     except RateLimitedError:
         logger.warning("too_many_failed_sign_ins", client=client_network(request))
         raise
@@ -53,13 +59,16 @@ def client_network(request: HttpRequest) -> str:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return "unknown"
+    if parsed.version == 6 and parsed.ipv4_mapped is not None:
+        # How a server that listens on both kinds sees IPv4.
+        parsed = parsed.ipv4_mapped
     if parsed.version == 4:
         return str(parsed)
     return str(ipaddress.ip_network((int(parsed), IPV6_NETWORK_BITS), strict=False))
 
 
-def _bucket_of(request: HttpRequest) -> str:
-    return f"sign-in {client_network(request)}"
+def _bucket_of(request: HttpRequest, what: str) -> str:
+    return f"{what} {client_network(request)}"
 
 
 def _failure_rate() -> Rate:
@@ -89,10 +98,10 @@ class SignInBackend(ModelBackend):
             RateLimitedError: The address has failed too often; the password was not looked at.
         """
         if request is not None:
-            note_failure(request)
+            note_failure(request, PASSWORD)
         user = super().authenticate(request, username, password, **kwargs)
         if request is not None and user is not None:
-            give_back(_bucket_of(request), _failure_rate())
+            give_back(_bucket_of(request, PASSWORD), _failure_rate())
         return user
 
 

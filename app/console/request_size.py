@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
@@ -24,6 +26,11 @@ logger = structlog.get_logger(__name__)
 #: A client that is still sending would not read the answer, so up to this many times the limit
 #: is read and thrown away before the connection is closed.
 DRAINED_TIMES_LIMIT: Final = 8
+#: Seconds for that.
+DRAIN_SECONDS: Final = 10.0
+#: Seconds for a whole body: the largest takes 100 s at 1 Mbit/s. A sender that never ends would
+#: hold its place for ever.
+BODY_SECONDS: Final = 120.0
 #: Bytes of an address with its query. What other servers and proxies take at most.
 MAXIMUM_ADDRESS_BYTES: Final = 8 * 1024
 #: Bytes of all headers. A token, a session and a proxy's headers are less than 4 kB.
@@ -33,7 +40,7 @@ MAXIMUM_STRANGERS_BYTES: Final = 64 * 1024
 
 
 class _RefusedError(Exception):
-    """The body went over a limit while it was read."""
+    """The body went over a limit, or took too long, while it was read."""
 
     def __init__(self, status: int, explanation: str) -> None:
         super().__init__(explanation)
@@ -77,29 +84,42 @@ class RequestSizeLimit:
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
         received = 0
+        # None once the body is whole: then the application only waits for the client to leave.
+        deadline: float | None = asyncio.get_running_loop().time() + BODY_SECONDS
         too_large = _RefusedError(413, f"The request body is larger than {limit} bytes.")
 
         async def limited_receive() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, deadline
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise _RefusedError(408, f"The body took over {BODY_SECONDS:g} s.") from None
+            if not message.get("more_body"):
+                deadline = None
             size = len(message.get("body", b""))
             received += size
             self._in_flight += size
             if received > limit:
                 raise too_large
-            if self._in_flight > self._in_flight_limit:
+            # Requests without a body, probes above all, are answered however much is under way.
+            if size and self._in_flight > self._in_flight_limit:
                 raise _RefusedError(503, "Too many uploads at the same moment; try again.")
             return message
 
+        refusal = None
         try:
             if _declared_length(scope) > limit:
                 raise too_large
             await self._application(scope, limited_receive, send)
-        except _RefusedError as refusal:
+        except _RefusedError as error:
+            refusal = error
+        finally:
+            # Before the rest is thrown away: what is refused holds no place.
+            self._in_flight -= received
+        if refusal is not None:
             await _drain(receive, limit * DRAINED_TIMES_LIMIT - received)
             await _answer(send, refusal.status, str(refusal), (b"connection", b"close"))
-        finally:
-            self._in_flight -= received
 
 
 def _may_be_known(scope: Scope) -> bool:
@@ -131,11 +151,13 @@ def _without_body(receive: Receive) -> Receive:
 
 
 async def _drain(receive: Receive, remaining: int) -> None:
-    while remaining > 0:
-        message = await receive()
-        remaining -= len(message.get("body", b""))
-        if message["type"] == "http.disconnect" or not message.get("more_body"):
-            break
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while remaining > 0:
+                message = await receive()
+                remaining -= len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body"):
+                    break
 
 
 async def _answer(

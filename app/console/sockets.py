@@ -8,10 +8,10 @@ from channels.auth import AuthMiddleware
 from channels.routing import URLRouter
 from channels.sessions import CookieMiddleware, SessionMiddleware
 from django.conf import settings
-from django.db import DatabaseError
 from django.urls import URLPattern, re_path
 
 from console.authentication import Application, origin_checked_for_sessions
+from console.errors import DATABASE_AWAY
 
 
 def web_sockets(routes: list[URLPattern]) -> Application:
@@ -36,7 +36,7 @@ def _session_keys_checked(application: Application) -> Application:
             scope["cookies"].pop(settings.SESSION_COOKIE_NAME, None)
         try:
             await application(scope, receive, send)
-        except DatabaseError:
+        except DATABASE_AWAY:
             # Consumers handle their own: this one comes from the session, before the socket opens.
             await _refuse(send, 503)
 

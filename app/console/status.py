@@ -190,7 +190,10 @@ class Status:
 
 
 def read() -> Reading:
-    """Ask the database and the broker; neither can make this fail, or last more than seconds."""
+    """Ask the database and the broker; neither can make this fail.
+
+    One that is slow or gone costs seconds; one that is frozen what ``DATABASES`` allows.
+    """
     loads, processes, database_milliseconds = _ask_database()
     lengths, broker_milliseconds = _ask_broker()
     return Reading(loads, lengths, processes, database_milliseconds, broker_milliseconds)
@@ -399,13 +402,22 @@ def _oldest(queues: Sequence[QueueRow]) -> Fact:
 # --- For many who ask ----------------------------------------------------------------------------
 
 _lock = threading.Lock()
+#: Seconds that somebody waits for the reading of somebody else.
+LONGEST_WAIT_SECONDS: Final = 6.0
+NOTHING_KNOWN: Final = Reading(None, None, None, None, None)
 _known: tuple[float, Status] | None = None
 
 
 def current() -> Status:
     """Return the status; many who ask at once cost one reading a second in each process."""
     global _known  # noqa: PLW0603 - of this process
-    with _lock:
+    if not _lock.acquire(timeout=LONGEST_WAIT_SECONDS):
+        # The reading hangs, as with a database that is frozen. It has been told of time-outs, but
+        # a server that never answers leaves them to the connection (DATABASES).
+        return (
+            _known[1] if _known is not None else judge(NOTHING_KNOWN, settings.QUEUE_WAIT_TARGETS)
+        )
+    try:
         now = time.monotonic()
         if _known is not None and now < _known[0]:
             return _known[1]
@@ -414,6 +426,8 @@ def current() -> Status:
         fresh = min(max(FRESH_SECONDS, COST_FACTOR * cost), LONGEST_FRESH_SECONDS)
         _known = (now + cost + fresh, status)
         return status
+    finally:
+        _lock.release()
 
 
 def forget() -> None:

@@ -204,7 +204,7 @@ def _invented(number: str) -> list[str]:
         ValueError: It is not a number, or too large.
     """
     most = INVENTED.attributes["max"]
-    if number and (not number.isdecimal() or int(number[:6]) > int(most)):
+    if number and (not number.isdecimal() or len(number) > 6 or int(number) > int(most)):
         raise ValueError(f"a whole number from 0 to {most}")
     return [f"reader-{position + 1:04}@example.com" for position in range(int(number or 0))]
 

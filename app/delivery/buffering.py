@@ -23,7 +23,7 @@ rows like this, and hand their keys to a ``BatchTask`` in the same transaction.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from django.db import transaction
@@ -33,6 +33,9 @@ from delivery.attempts import Attempt
 from delivery.tasks import BaseTask
 
 logger = structlog.get_logger(__name__)
+
+#: Seconds until rows are looked at again after a run that became a dead letter.
+AFTER_GIVING_UP_SECONDS: Final = 300.0
 
 
 class BufferedTask(BaseTask):
@@ -68,6 +71,10 @@ class BufferedTask(BaseTask):
         elif not ledger.hold_pending(self.name, within=self.flush_interval):
             self.apply_on_commit(countdown=self.flush_interval)
 
+    def on_given_up(self, error: str, *args: Any, **kwargs: Any) -> None:
+        """Have another run come after a while: rows wait, and nobody else may bring one."""
+        self.apply_on_commit(countdown=AFTER_GIVING_UP_SECONDS)
+
     def flush_again(self, taken: int) -> None:
         """Enter another run if this one was full: more rows may wait. Within ``run_once``."""
         if taken >= self.flush_every:
@@ -78,7 +85,8 @@ class BatchTask(BaseTask):
     """A durable task whose first argument is a list of items, of which one may be bad.
 
     Errors that may pass are tried again with the whole list. After any other exception, and after
-    the death of its process, each half of the list becomes a delivery of its own. So an item that
+    the death of its process, each half of the list becomes a delivery of its own (not when it ran
+    into the hard time limit: then the whole list is a dead letter). So an item that
     fails always, or kills its process, ends alone as a dead letter, and the others are done. The
     task must skip items that are done already.
     """

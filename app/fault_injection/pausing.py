@@ -61,7 +61,8 @@ class Pausing(bootsteps.StartStopStep):
             return
         self._consumer.paused = False
         vars(self._qos()).pop("can_consume", None)
-        heartbeat.note(heartbeat.CONSUMING)
+        queues = [queue.name for queue in self._consumer.task_consumer.queues]
+        heartbeat.note(heartbeat.CONSUMING, queues)
         logger.warning("worker_resumed")
 
     def _apply(self) -> None:

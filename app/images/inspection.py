@@ -20,7 +20,7 @@ from images.formats import Format, format_of
 #: Bytes of a file. Below the limit of a request's body (MAX_REQUEST_BYTES).
 MAXIMUM_BYTES: Final = 10 * 1024 * 1024
 #: Width times height. Enough for a camera of 24 megapixels (Nikon's 6048 x 4032); a rendition
-#: then takes 340 MB at most, of the 1 GB that two worker processes and their parent may have.
+#: then takes 366 MB at most, of the 1 GB that two worker processes and their parent may have.
 #: WebP's decoder takes 20 bytes a pixel where others take 12. Measured by bench/renditions.py.
 MAXIMUM_PIXELS: Final = 24_500_000
 MAXIMUM_WEBP_PIXELS: Final = 16_000_000
@@ -31,7 +31,18 @@ MAXIMUM_SIDE_PIXELS: Final = 16_383
 ORIENTATION_TAG: Final = 0x0112
 QUARTER_TURNS: Final = frozenset({5, 6, 7, 8})
 
+#: Parts of a file before its pixels; the decoder keeps each of them as objects, so that ten
+#: megabytes of empty ones would be some hundred in memory. Cameras write a dozen, and encoders
+#: cut the pixels of a PNG into pieces of 8 kB or more.
+MAXIMUM_JPEG_SEGMENTS: Final = 1_000
+MAXIMUM_PNG_CHUNKS: Final = 20_000
+#: Passes over the pixels of a progressive JPEG, each of which costs time. Encoders make ten.
+MAXIMUM_JPEG_SCANS: Final = 200
+
+_START_OF_SCAN: Final = b"\xff\xda"
 _END_OF_JPEG: Final = b"\xff\xd9"
+#: Markers without a length: TEM, RST0 to RST7, SOI (ITU T.81, table B.1).
+_LONE_MARKERS: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 
 # Between one and two times Pillow's own limit it only warns; what it says beyond that is an error.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
@@ -131,6 +142,11 @@ def reason_of(error: Exception) -> str:
 
 
 def _header(content: bytes, found: Format) -> Header:
+    pixels_at = 0
+    if found is Format.JPEG:
+        pixels_at = _start_of_scan(content)
+    elif found is Format.PNG:
+        _count_chunks(content)
     with opened(content) as image:
         width, height = image.size
         if width < 1 or height < 1:
@@ -142,9 +158,39 @@ def _header(content: bytes, found: Format) -> Header:
         if found is Format.PNG:
             # Walks through the chunks and compares their checksums: all but the pixels themselves.
             image.verify()
-    if found is Format.JPEG and _END_OF_JPEG not in content[content.index(b"\xff\xda") :]:
+    # Not in the preview that a camera puts before the pixels.
+    if found is Format.JPEG and content.find(_END_OF_JPEG, pixels_at) < 0:
         raise PictureRefusedError(422, "The JPEG picture is damaged: it ends too early.")
     return Header(found, width, height)
+
+
+def _start_of_scan(content: bytes) -> int:
+    """Return where the pixels of a JPEG begin; its end, if they are missing."""
+    if content.count(_START_OF_SCAN) > MAXIMUM_JPEG_SCANS:
+        raise PictureRefusedError(422, "The JPEG picture has too many scans.")
+    position = 2
+    for _ in range(MAXIMUM_JPEG_SEGMENTS):
+        position = content.find(b"\xff", position)
+        marker = content[position + 1 : position + 2]
+        if position < 0 or not marker:
+            return len(content)
+        if content.startswith(_START_OF_SCAN, position):
+            return position
+        # A marker may have any number of FF before it.
+        position += 1 if marker == b"\xff" else 2
+        if marker != b"\xff" and marker[0] not in _LONE_MARKERS:
+            position += int.from_bytes(content[position : position + 2])
+    raise PictureRefusedError(422, "The JPEG picture has too many parts before its pixels.")
+
+
+def _count_chunks(content: bytes) -> None:
+    """Refuse a PNG with too many chunks (each: length, name, data, checksum)."""
+    position = len(b"\x89PNG\r\n\x1a\n")
+    for _ in range(MAXIMUM_PNG_CHUNKS):
+        if position >= len(content):
+            return
+        position += 12 + int.from_bytes(content[position : position + 4])
+    raise PictureRefusedError(422, "The PNG picture has too many chunks.")
 
 
 def _too_many_pixels(found: Format) -> PictureRefusedError:

@@ -6,12 +6,14 @@ else (orientation, colours, transparency) is done with what is left of it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from typing import Final
 
+from celery.exceptions import SoftTimeLimitExceeded
 from PIL import Image, ImageCms, ImageDraw, ImageFont
 from PIL.Image import Resampling, Transpose
 
@@ -120,6 +122,9 @@ def _upright(content: bytes, box_width: int, box_height: int) -> Image.Image:
     """Decode a picture, so that it fits into a box; its mode is L, RGB or RGBA."""
     try:
         small, orientation = _decoded(content, box_width, box_height)
+    except (MemoryError, SoftTimeLimitExceeded):
+        # The machine's fault, or a slow one's: not the picture's.
+        raise
     except Exception as error:
         raise PictureDamagedError(f"The picture cannot be decoded: {reason_of(error)}.") from error
     small = _in_srgb(small, small.info.get("icc_profile"))
@@ -181,12 +186,11 @@ def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         alpha = image.getchannel("A")
         image = image.convert("RGB")
     if profile:
-        try:
+        # With a broken profile the colours are taken as they are.
+        with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
             image = ImageCms.profileToProfile(
                 image, ImageCms.ImageCmsProfile(BytesIO(profile)), _srgb(), outputMode="RGB"
             ) or image  # fmt: skip
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            profile = None
     if image.mode == "CMYK":
         image = image.convert("RGB")
     if alpha is not None:

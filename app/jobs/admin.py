@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -28,6 +30,10 @@ class JobAdmin(ReadOnlyAdmin):
     date_hierarchy = "created_at"
     actions = ("cancel", "retry")
     readonly_fields = ("page", "deliveries")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse: tasks may still work for it. Retention deletes what has ended."""
+        return False
 
     def has_decide_permission(self, request: HttpRequest) -> bool:
         """Allow actions to those who may change jobs, although nobody edits the fields."""

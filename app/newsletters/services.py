@@ -248,6 +248,10 @@ def batch_send(batch: Batch | Mixture, *, last_attempt: bool) -> None:
     open_ones = Q(newsletter__job__state__in=OPEN_STATES) | PENDING
     members = Recipient.objects.filter(batch.members())
     _note_progress(members.filter(open_ones).values_list("newsletter_id", flat=True).distinct())
+    left = members.filter(PENDING, newsletter__job__state=State.RUNNING)
+    if not postponed and left.exists():
+        # By a process that is dead or frozen, perhaps: whoever is locked must not be forgotten.
+        raise TransientError("somebody is being written to by another process")
     if postponed and not last_attempt:
         raise TransientError(f"{len(postponed)} postponed; last reason: {postponed[-1]}")
 

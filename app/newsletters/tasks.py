@@ -103,9 +103,13 @@ class MixtureTask(BatchTask):
             logger.warning("attempt_not_counted", error=str(error))
 
     def on_given_up(self, error: str, *args: Any, **kwargs: Any) -> None:
-        """Fail the jobs that are not done with the reason."""
-        for job_id in services.mixture_jobs(Mixture(args[0])):
-            job_fail(job_id, error)
+        """Fail the jobs that are not done with the reason; end those that are."""
+        unfinished = services.mixture_jobs(Mixture(args[0]))
+        for job_id in services.mixture_jobs(Mixture(args[0]), unfinished=False):
+            if job_id in unfinished:
+                job_fail(job_id, error)
+            else:
+                services.newsletter_progress(job_id)
 
     def on_replayed(self, *args: Any, **kwargs: Any) -> None:
         """Have the failed jobs go on."""

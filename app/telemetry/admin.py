@@ -58,8 +58,8 @@ def run(schedule: PeriodicTask) -> str:
         TypeError, ValueError: The arguments are not what they have to be.
     """
     task: Any = current_app.tasks.get(schedule.task)
-    if task is None:
-        raise LookupError(f"there is no task named {schedule.task} in this code")
+    if not getattr(task, "is_durable", False):
+        raise LookupError(f"there is no durable task named {schedule.task}")
     args, kwargs = arguments_of(schedule)
     headers = {"periodic_task_name": schedule.name}
     entered: str = task.apply_on_commit(args, kwargs, queue=schedule.queue or None, headers=headers)

@@ -23,6 +23,8 @@ from playwright.sync_api import (
 
 #: Seconds in which a job of the tests ends, on a machine that does other things too.
 END_SECONDS = 90.0
+# Pages share two processors with the whole stack; the usual 5 s are for idle machines.
+expect.set_options(timeout=END_SECONDS * 1000)
 #: What the browser says of a request that it gave up because the person went to another page.
 LEFT_THE_PAGE = "net::ERR_ABORTED"
 #: A page that is loaded again, or another one, does not have it.

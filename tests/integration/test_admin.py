@@ -410,7 +410,7 @@ def test_running_now_enters_a_delivery_and_says_what_is_wrong(admin_client: Clie
     assert (delivery.task, delivery.queue) == (TASK, "mail")
     assert delivery.options["headers"] == {"periodic_task_name": "good"}
     assert f"Schedule good runs as {delivery.id}." in page
-    assert "Schedule unknown does not run: there is no task named no.such.task in this code" in page
+    assert "Schedule unknown does not run: there is no durable task named no.such.task" in page
     for name in ("broken", "unfit", "lost"):
         assert f"Schedule {name} does not run: " in page
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from threading import Event, Thread
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,7 @@ from django.contrib.sessions.models import Session
 from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from delivery import canvas, ledger, publishing
 from delivery.models import Delivery
@@ -205,6 +207,25 @@ def test_an_item_that_kills_its_process_does_not_hold_the_others(worker: Role) -
     assert [effects(name) for name in good] == [1] * 3
 
 
+def test_rows_are_looked_at_again_when_a_run_was_given_up(worker: Role, mails: MailSink) -> None:
+    with transaction.atomic():
+        job = newsletter_submit(
+            subject="Hello", body="Text", recipients=["ada@example.com"], requested_by="tester"
+        )
+        # Before the run is due, a worker with a bug has buried it.
+        run = Delivery.objects.get(task=mix_waiting.name)
+        Delivery.objects.filter(id=run.id).update(due_at=Now())
+        claim = ledger.claim(run.id, "a worker with a bug")
+        assert claim is not None
+        ledger.bury(claim, "RuntimeError: a bug")
+    again = Delivery.objects.get(task=mix_waiting.name, state=DeliveryState.PENDING)
+    assert again.due_at - timezone.now() > timedelta(seconds=240)
+
+    Delivery.objects.filter(id=again.id).update(due_at=Now())
+    ledger.notify_relays()
+    assert wait_for_end(job).result == {"sent": 1, "failed": 0}
+
+
 def test_a_batch_in_a_group_is_not_halved(worker: Role) -> None:
     members = canvas.group([work_on.si(["fine", "bad"])])
 
@@ -252,23 +273,24 @@ def test_recipients_of_different_newsletters_have_fates_of_their_own(
     ]  # fmt: skip
 
 
-def test_a_cancelled_newsletter_leaves_the_buffer(worker: Role, mails: MailSink) -> None:
-    jobs = [submit(f"r{number}@example.com") for number in range(30)]
-    for job in jobs[::2]:
-        job_cancel(job.id)
+def test_a_cancelled_newsletter_leaves_the_buffer(
+    worker: Role, mails: MailSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as nobody_works:
+        nobody_works.setattr(mix_waiting, "flush_on_commit", lambda _numbers: None)
+        jobs = [submit(f"r{number:02}@example.com") for number in range(30)]
+        for job in jobs[::2]:
+            job_cancel(job.id)
+    # Brings a run, which finds all who still wait.
+    jobs.append(submit("r30@example.com"))
 
-    for job in jobs:
-        wait_for_end(job)
-    assert {job.state for job in jobs[1::2]} == {State.SUCCEEDED}
-    wait_until(
-        lambda: not Recipient.objects.filter(state=RecipientState.PENDING).exists(),
-        what="nobody is left",
-    )
-    sent = Recipient.objects.filter(state=RecipientState.SENT)
-    assert mails.recipients() == sorted(sent.values_list("address", flat=True))
-    for job in jobs[::2]:
+    for job in [*jobs[1::2], jobs[30]]:
+        assert wait_for_end(job).state == State.SUCCEEDED
+    assert mails.recipients() == [f"r{number:02}@example.com" for number in [*range(1, 30, 2), 30]]
+    for job in jobs[:30:2]:
         job.refresh_from_db()
-        assert (job.state in {State.CANCELLED, State.SUCCEEDED}, job.total) == (True, 1)
+        assert (job.state, job.done, job.total) == (State.CANCELLED, 0, 1)
+    assert not Recipient.objects.filter(state=RecipientState.PENDING).exists()
 
 
 def test_a_mixture_that_is_given_up_fails_its_jobs_and_a_replay_sends_the_rest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -237,13 +238,15 @@ def test_cancelling_stops_simulations_in_the_middle(bulk_worker: Role) -> None:
     begun = Candidate.objects.filter(plan_id=job.id, steps__gt=0, steps__lt=STEPS // 2)
     wait_until(begun.exists, timeout=60, what="a simulation is under way")
     job_cancel(job.id)
+    cancelled_at = time.monotonic()
     unfinished = set(LONG_CANDIDATES) - stored(job)
 
     wait_until(
         lambda: not any(delivery.is_open for delivery in simulations(job).values()),
-        timeout=30,
         what="no simulation goes on",
     )
+    # Promised are two seconds, on a machine that has nothing else to do.
+    assert time.monotonic() - cancelled_at < 20
     # They did not run to their end: what was under way is left as it was.
     assert stored(job) == set(LONG_CANDIDATES) - unfinished
     left = Candidate.objects.filter(plan_id=job.id, result__isnull=True)
@@ -315,7 +318,7 @@ def test_failed_candidates_fail_the_job_and_the_replay_of_one_goes_on(
         assert job_start(job.id)
         from capacity.tasks import _enter_wave  # noqa: PLC0415 - the task itself would be claimed
 
-        _enter_wave(str(job.id))
+        _enter_wave(str(job.id), 0)
     letters = [simulations(job)[workers] for workers in (8, 9)]
     for letter in letters:
         claim = ledger.claim(letter.id, "a worker with a bug")
@@ -337,6 +340,11 @@ def test_failed_candidates_fail_the_job_and_the_replay_of_one_goes_on(
     ledger.replay([letters[0].id])
     assert wait_for_end(job, 90).state == State.SUCCEEDED
     assert job.result == expected
+    # The first round of one wave, then one round of all waves: none is done twice.
+    entered = Delivery.objects.filter(task=simulate_candidate.name, args__0=str(job.id))
+    assert entered.count() == len(others) + len(letters) + len(job.result["candidates"]) - sum(
+        not candidate["wait"] for candidate in job.result["candidates"]
+    )
 
 
 def test_progress_never_falls_and_is_counted_from_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,6 +217,8 @@ def test_invented_readers_are_offered_where_mails_end_in_a_sink(
 ) -> None:
     assert "Invented readers" not in staff.get("/").content.decode()
     settings.MAIL_SINK_URL = "http://localhost"
+    assert "Invented readers" not in staff.get("/").content.decode(), "this may be production"
+    settings.FAULT_INJECTION = True
     assert "Invented readers" in staff.get("/").content.decode()
 
     staff.post("/newsletters", {**FORM, "invented": "40"})

@@ -241,6 +241,11 @@ def deactivated() -> dict[str, str]:
     [
         pytest.param(dict, False, id="nothing"),
         pytest.param(lambda: {"Authorization": "Bearer wrong"}, False, id="wrong token"),
+        pytest.param(
+            lambda: {"Authorization": "Bearer wrong", **session_of(is_staff=True)},
+            True,
+            id="wrong token and staff",
+        ),
         pytest.param(lambda: {"Authorization": "Basic dTpw"}, False, id="basic"),
         pytest.param(lambda: WITH_TOKEN, True, id="token"),
         pytest.param(lambda: session_of(is_staff=True), True, id="staff"),
@@ -276,7 +281,9 @@ def http_status(url: str, headers: dict[str, str]) -> int:
         return error.code
 
 
-@pytest.mark.parametrize("extra", [{}, {"Authorization": "Basic dTpw"}])
+@pytest.mark.parametrize(
+    "extra", [{}, {"Authorization": "Basic dTpw"}, {"Authorization": "Bearer wrong"}]
+)
 def test_pages_of_other_origins_may_not_watch_with_a_session(
     web: Web, extra: dict[str, str]
 ) -> None:

@@ -278,6 +278,7 @@ def test_many_guesses_at_the_same_moment_are_no_more_than_one_after_another(
     ("address", "network"),
     [
         ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
         ("2001:db8:1:2:aaaa::1", "2001:db8:1:2::/64"),
         ("", "unknown"),
         ("/run/socket", "unknown"),

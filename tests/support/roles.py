@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ENTRYPOINT = ROOT / "deploy" / "docker" / "entrypoint"
 
 
-def wait_until(condition: Callable[[], object], *, timeout: float = 30, what: str = "") -> None:
+def wait_until(condition: Callable[[], object], *, timeout: float = 60, what: str = "") -> None:
     """Wait until a condition is true.
 
     Raises:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from io import BytesIO
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
@@ -123,6 +124,17 @@ def test_what_is_no_picture_is_refused_as_another_type(content: bytes) -> None:
         pytest.param(jpeg_of_size(10, 0), "damaged|no pixels", id="JPEG without height"),
         pytest.param(gif_header(0, 0)[:20], "damaged|no pixels", id="GIF without pixels"),
         pytest.param(b"\xff\xd8\xff\xd9", "damaged", id="JPEG without anything"),
+        pytest.param(
+            b"\xff\xd8" + b"\xff\xe0\x00\x02" * 2_000_000, "too many parts", id="JPEG of headers"
+        ),
+        pytest.param(
+            encoded(SMALL)[:-2] + b"\xff\xda\x00\x02" * 300, "too many scans", id="JPEG of scans"
+        ),
+        pytest.param(
+            png(1, 1)[:33] + b"\0\0\0\0prVt\0\0\0\0" * 500_000,
+            "too many chunks",
+            id="PNG of chunks",
+        ),
         pytest.param(b"GIF89a", "damaged", id="GIF without anything"),
         pytest.param(b"RIFF\x04\0\0\0WEBP", "damaged", id="WebP without anything"),
     ],
@@ -167,6 +179,27 @@ def test_most_truncated_files_are_refused_at_once() -> None:
         whole = photograph(200, 150, form)
         with pytest.raises(PictureRefusedError, match="damaged"):
             inspect(whole[:-100])
+
+
+def test_a_photograph_that_ends_after_its_preview_is_refused() -> None:
+    exif = b"Exif\0\0 and a preview: " + photograph(20, 15, "JPEG")
+    whole = encoded(SMALL)
+    segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2) + exif
+    inspect(whole[:2] + segment + whole[2:])
+    with pytest.raises(PictureRefusedError, match="ends too early"):
+        inspect(whole[:2] + segment + whole[2:-10])
+
+
+@pytest.mark.parametrize("passing", [SoftTimeLimitExceeded(), MemoryError()])
+def test_a_slow_or_full_machine_is_no_damage(
+    monkeypatch: pytest.MonkeyPatch, passing: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise passing
+
+    monkeypatch.setattr("images.rendering._decoded", fail)
+    with pytest.raises(type(passing)):
+        render(encoded(SMALL), 10, Format.JPEG)
 
 
 def test_a_png_whose_data_is_too_short_cannot_be_decoded() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
+from console import request_size
 from console.request_size import RequestSizeLimit
 
 LIMIT = 1000
@@ -55,6 +58,56 @@ async def scenario() -> tuple[list[int], list[int], list[int], list[int]]:
 
     await RequestSizeLimit(reader, LIMIT, LIMIT)(SCOPE, large.receive, large.send)
     return first.statuses, second.statuses, third.statuses, large.statuses
+
+
+async def slow_scenario() -> tuple[list[int], list[int]]:
+    """A refused sender goes on sending, slowly; meanwhile somebody asks without a body."""
+    slow_down, sending = asyncio.Event(), asyncio.Event()
+
+    class Slow(Upload):
+        async def receive(self) -> dict[str, Any]:
+            if self.left < 9:
+                sending.set()
+                await slow_down.wait()
+            return await super().receive()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["more_body"]:
+            pass
+        await send({"type": "http.response.start", "status": 200})
+
+    limited = RequestSizeLimit(application, limit=LIMIT, in_flight_limit=LIMIT)
+    slow, probe = Slow(11), Upload(1)
+    refused = asyncio.create_task(limited(SCOPE, slow.receive, slow.send))
+    await sending.wait()
+    await limited(SCOPE, probe.receive, probe.send)
+    slow_down.set()
+    await refused
+    return slow.statuses, probe.statuses
+
+
+def test_a_refused_sender_who_goes_on_holds_no_place() -> None:
+    slow, probe = asyncio.run(slow_scenario())
+    assert slow == [413]
+    assert probe == [200]
+
+
+def test_a_sender_who_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_size, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(request_size, "DRAIN_SECONDS", 0.05)
+
+    class Endless(Upload):
+        async def receive(self) -> dict[str, Any]:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+
+    endless = Endless(1)
+    limited = RequestSizeLimit(application, limit=LIMIT, in_flight_limit=LIMIT)
+    asyncio.run(limited(SCOPE, endless.receive, endless.send))
+    assert endless.statuses == [408]
 
 
 def test_what_does_not_fit_beside_another_upload_is_asked_to_come_later() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 import urllib.request
 import uuid
 from abc import ABC, abstractmethod
@@ -25,6 +26,8 @@ from tests.support.roles import wait_until
 ANSWER_SECONDS = 10.0
 #: Seconds in which everything must be ready again after a fault.
 READY_SECONDS = 150.0
+#: Seconds after the last scenario in which an effect that is late would come.
+LATE_EFFECTS_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -137,12 +140,13 @@ class Target(ABC):
         return {}
 
     def assert_nothing_came_late(self) -> None:
-        """Count every scenario again, long after it.
+        """Count every scenario again, after a while in which late effects would come.
 
         Raises:
             AssertionError: Something was still at work when a scenario was counted.
         """
-        if self.keeps_promises:
+        if self.keeps_promises and self.counts:
+            time.sleep(LATE_EFFECTS_SECONDS)
             for fault, (run, count) in self.counts.items():
                 now = self.ledger.count(run)
                 assert now == count, f"{fault}: {now} at the end, after {count}"
