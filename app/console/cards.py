@@ -11,6 +11,8 @@ from django.conf import settings
 from django.urls import reverse
 from pydantic import ValidationError
 
+from images.inspection import MAXIMUM_BYTES
+
 #: Faults that are listed on a card; people mend the first ones first.
 LISTED_FAULTS: Final = 5
 
@@ -121,7 +123,7 @@ IMAGES: Final = Card(
             hint="JPEG, PNG, WebP or GIF, at most 10 MB; none chosen: the sample below",
             attributes={
                 "accept": "image/jpeg,image/png,image/webp,image/gif",
-                "data-largest": 10 * 1024 * 1024,
+                "data-largest": MAXIMUM_BYTES,
             },
         ),
     ),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from django.db.models import Count
+from django.urls import reverse
 
 from jobs.models import Job
 from newsletters.models import Recipient, RecipientState
@@ -37,16 +38,13 @@ def view_of(job: Job, query: Query) -> ResultView | None:
 
 
 def shortcut_of(job: Job) -> tuple[str, str] | None:
-    """Return name and address of the one thing people want of an ended job; None if there is none.
-
-    The routes belong to the workloads, which this module need not know.
-    """
+    """Return name and address of what people want most of an ended job; None if there is none."""
     if not isinstance(job.result, dict):
         return None
     if job.kind == "images" and job.result.get("contact_sheet"):
-        return "Contact sheet", f"/api/jobs/{job.id}/files/{job.result['contact_sheet']}"
+        return "Contact sheet", reverse("api:get_file", args=[job.id, job.result["contact_sheet"]])
     if job.kind == "capacity" and job.result.get("candidates"):
-        return "Plot", f"/api/jobs/{job.id}/plot.svg"
+        return "Plot", reverse("api:get_plot", args=[job.id])
     return None
 
 
@@ -86,7 +84,9 @@ def _images(job: Job, _query: Query) -> ResultView | None:
 def _capacity(job: Job, _query: Query) -> ResultView | None:
     if not isinstance(job.result, dict):
         return None
-    return ResultView("console/result_capacity.html", {"plot": f"/api/jobs/{job.id}/plot.svg"})
+    return ResultView(
+        "console/result_capacity.html", {"plot": reverse("api:get_plot", args=[job.id])}
+    )
 
 
 _VIEWS: Final[Mapping[str, Callable[[Job, Query], ResultView | None]]] = {

@@ -38,6 +38,7 @@ from console.cards import (
 )
 from fault_injection.services import faults_status
 from images.services import PictureRefusedError, picture_submit
+from jobs.feeds import JOBS_LISTED
 from jobs.models import Job
 from jobs.services import job_cancel, job_deliveries
 from newsletters.api import NewsletterIn
@@ -45,7 +46,6 @@ from newsletters.services import newsletter_submit
 
 #: Says that the part will not change any more (https://htmx.org/docs/#polling).
 STOP_POLLING: Final = 286
-JOBS_SHOWN: Final = 25
 #: What each tool is good for, on its link.
 TOOLS: Final = {
     "Flower": "single tasks and workers, live",
@@ -74,7 +74,7 @@ def staff_only(view: View) -> View:
 
 
 def _jobs() -> dict[str, Any]:
-    jobs = list(Job.objects.all()[:JOBS_SHOWN])
+    jobs = list(Job.objects.all()[:JOBS_LISTED])
     return {"jobs": [(job, results.shortcut_of(job)) for job in jobs]}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from typing import Any
 
 import pytest
@@ -9,7 +11,10 @@ from django.contrib.auth import get_user_model
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
+from console.cards import CAPACITY, NEWSLETTER, Card, shown
+from console.views import TOOLS
 from jobs.models import Job
+from tests.integration.conftest import TOKEN
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis")]
 
@@ -49,6 +54,26 @@ def test_the_plan_that_the_form_suggests_is_accepted(staff: Client) -> None:
 
     assert response["Location"] == f"/jobs/{job.id}"
     assert (job.kind, job.requested_by) == ("capacity", "ann")
+
+
+@pytest.mark.parametrize("card", [NEWSLETTER, CAPACITY], ids=lambda card: card.kind)
+def test_the_command_of_a_card_is_accepted_by_the_api(staff: Client, card: Card) -> None:
+    command = shown(card, "http://testserver")["curl"]
+    assert command in html.unescape(staff.get("/").content.decode())
+    body = re.search(r"-d '(.*)'", command)
+    assert body is not None
+    response = Client().post(
+        card.route, body[1], content_type="application/json",
+        headers={"Authorization": f"Bearer {TOKEN}"},
+    )  # fmt: skip
+    assert response.status_code == 202, response.content
+
+
+def test_the_page_links_to_all_tools(staff: Client, settings: Any) -> None:
+    settings.TOOL_LINKS = {name: f"http://localhost/{name}" for name in TOOLS}
+    page = staff.get("/").content.decode()
+    for address in [*settings.TOOL_LINKS.values(), "/api/docs", "/admin/", "/health"]:
+        assert f'href="{address}"' in page
 
 
 @pytest.mark.parametrize(
