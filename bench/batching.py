@@ -16,7 +16,6 @@ import os
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from threading import Thread
-from typing import Any, Final
+from typing import Final
 
 import psutil
 from redis import Redis
@@ -33,6 +32,7 @@ from bench.durable_task import cpu_seconds
 from bench.mail import UNLUCKY
 from bench.project import ROOT, own_servers
 from deploy.embedded.servers import free_port
+from tests.support.mail_sink import MailSink, running_mail_sink
 from tests.support.roles import running_role, wait_until
 
 #: Seconds that all mails of a round may take.
@@ -44,32 +44,6 @@ MOST_INTERRUPTED: Final = 600
 #: A third of them would be the end of a batch, where nothing is under way.
 PAST_A_BATCH: Final = 30
 CELERY_BATCHES: Final = "celery-batches==0.11"
-
-
-class Sink:
-    """The mail server."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def _request(self, path: str, method: str = "GET") -> Any:
-        request = urllib.request.Request(f"{self._url}{path}", method=method)  # noqa: S310 - ours
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - ours
-            return response.read()
-
-    def counters(self) -> dict[str, int]:
-        """Return what it has counted since its start."""
-        counters: dict[str, int] = json.loads(self._request("/api/v1/info"))["RuntimeStats"]
-        return counters
-
-    def received(self) -> Counter[str]:
-        """Return how many mails each address has got."""
-        messages = json.loads(self._request("/api/v1/messages?limit=10000"))["messages"]
-        return Counter(message["To"][0]["Address"] for message in messages)
-
-    def clear(self) -> None:
-        """Forget all mails."""
-        self._request("/api/v1/messages", "DELETE")
 
 
 @dataclass(frozen=True)
@@ -106,7 +80,7 @@ class Sample:
 class Bench:
     """Measures ways."""
 
-    def __init__(self, sink: Sink, broker: Redis) -> None:
+    def __init__(self, sink: MailSink, broker: Redis) -> None:
         self._sink = sink
         self._broker = broker
         self._postgres = next(
@@ -150,7 +124,7 @@ class Bench:
         if kill:
             killer.join()
         self._wait_for_silence(way, before)
-        received = self._sink.received()
+        received = Counter(self._sink.recipients())
         missing = sum(address not in received for address in wanted)
         noted = min(way.noted(), missing)
         doubled = sum(received.values()) - len(received)
@@ -314,32 +288,6 @@ def celery_batches(directory: Path, concurrency: int, broker: Redis) -> Iterator
             process.wait(60)
 
 
-@contextmanager
-def mail_sink(smtp_port: int) -> Iterator[Sink]:
-    """Run the mail server."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "deploy.mail_sink", "--smtp-port", str(smtp_port),
-         "--http-port", str(port)],
-        cwd=ROOT, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    sink = Sink(f"http://127.0.0.1:{port}")
-
-    def answers() -> bool:
-        try:
-            sink.counters()
-        except OSError:
-            return False
-        return True
-
-    try:
-        wait_until(answers, what="the mail sink answers")
-        yield sink
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
 def main() -> None:
     """Measure all ways some times, interrupt each twice, and print medians and ratios."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -355,7 +303,9 @@ def main() -> None:
         app.set_default()
         with ExitStack() as stack:
             broker = stack.enter_context(Redis.from_url(os.environ["BROKER_URL"]))
-            sink = stack.enter_context(mail_sink(smtp_port))
+            sink = stack.enter_context(
+                running_mail_sink(servers.directory / "mail.log", smtp_port, free_port())
+            )
             settings = {
                 "PYTHONPATH": str(ROOT),
                 "DJANGO_SETTINGS_MODULE": "bench.mail_settings",

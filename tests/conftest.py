@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +12,7 @@ from redis import Redis
 from deploy.embedded.servers import PostgresServer, RedisServer, running
 from telemetry.exporter import lists_of
 from tests.support import environment
+from tests.support.mail_sink import MailSink, running_mail_sink
 from tests.support.roles import ROOT, Role, running_role, wait_until
 
 
@@ -46,73 +43,12 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         yield server
 
 
-class MailSink:
-    """The mail server of the tests, by Mailpit's API."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def request(self, path: str, method: str = "GET", body: Any = None) -> Any:
-        """Ask the sink."""
-        request = urllib.request.Request(
-            f"{self.url}{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=10) as response:
-            text = response.read().decode()
-        return json.loads(text) if text.startswith(("{", "[")) else text
-
-    def recipients(self) -> list[str]:
-        """Return the address of every mail that arrived, sorted."""
-        found = self.request("/api/v1/messages?limit=20000")["messages"]
-        return sorted(message["To"][0]["Address"] for message in found)
-
-    def connections(self) -> int:
-        """Return how often somebody has connected by SMTP since the start."""
-        return int(self.request("/api/v1/info")["RuntimeStats"]["SMTPConnections"])
-
-    def clear(self) -> None:
-        """Forget all mails and all faults that were asked for."""
-        self.request("/api/v1/messages", "DELETE")
-        self.fail(0)
-
-    def fail(self, probability: int, code: int = 451) -> None:
-        """Refuse so many percent of the senders with an SMTP status."""
-        trigger = {"ErrorCode": code, "Probability": probability}
-        self.request("/api/v1/chaos", "PUT", {"Sender": trigger})
-
-
 @pytest.fixture(scope="session")
 def mail_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailSink]:
     """Run the mail sink."""
     log_file = tmp_path_factory.mktemp("mail") / "mail.log"
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [
-                sys.executable, "-m", "deploy.mail_sink",
-                "--smtp-host", "127.0.0.1", "--smtp-port", str(environment.MAIL_PORT),
-                "--http-host", "127.0.0.1", "--http-port", str(environment.MAIL_WEB_PORT),
-            ],
-            cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    sink = MailSink(f"http://127.0.0.1:{environment.MAIL_WEB_PORT}")
-
-    def answers() -> bool:
-        assert process.poll() is None, log_file.read_text()
-        try:
-            sink.request("/readyz")
-        except OSError:
-            return False
-        return True
-
-    try:
-        wait_until(answers, what="the mail sink answers")
+    with running_mail_sink(log_file, environment.MAIL_PORT, environment.MAIL_WEB_PORT) as sink:
         yield sink
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ from jobs.services import job_cancel
 from newsletters.models import Recipient, RecipientState
 from newsletters.services import newsletter_submit
 from newsletters.tasks import mix_waiting, send_mixture
-from tests.conftest import MailSink
 from tests.integration.conftest import wait_for_end
 from tests.support.durable_tasks import (
     WAITING,
@@ -35,6 +34,7 @@ from tests.support.durable_tasks import (
     leave_effect_once,
     work_on,
 )
+from tests.support.mail_sink import MailSink
 from tests.support.roles import Role, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -38,9 +38,9 @@ from fault_injection.services import (
 from jobs.models import State as JobState
 from newsletters.models import Recipient
 from newsletters.services import newsletter_submit
-from tests.conftest import MailSink
 from tests.integration.conftest import wait_for_end
 from tests.support.durable_tasks import add
+from tests.support.mail_sink import MailSink
 from tests.support.roles import Role, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -19,8 +19,9 @@ from jobs.services import job_cancel
 from newsletters.models import Newsletter, Recipient, RecipientState
 from newsletters.services import Batch, batch_send, newsletter_submit, unique_addresses
 from newsletters.tasks import send_batch
-from tests.conftest import MailSink, broker_is_idle
+from tests.conftest import broker_is_idle
 from tests.integration.conftest import wait_for_end
+from tests.support.mail_sink import MailSink
 from tests.support.roles import Role, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)

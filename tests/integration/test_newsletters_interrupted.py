@@ -24,7 +24,7 @@ from deploy.embedded.servers import RedisServer
 from jobs.models import Job, State
 from newsletters.models import Recipient, RecipientState
 from newsletters.services import newsletter_submit
-from tests.conftest import MailSink
+from tests.support.mail_sink import MailSink
 from tests.support.roles import ROOT, Role, running_role, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -23,9 +23,9 @@ from delivery import publishing
 from deploy.embedded.servers import RedisServer, free_port, running
 from jobs.models import Job, State
 from newsletters.services import newsletter_submit
-from tests.conftest import MailSink
 from tests.integration.conftest import TOKEN, Web, wait_for_end
 from tests.support import environment
+from tests.support.mail_sink import MailSink
 from tests.support.roles import ENTRYPOINT, ROOT, Role, role_environment, running_role, wait_until
 from tests.support.sleeping_task import sleep
 

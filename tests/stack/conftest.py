@@ -19,8 +19,8 @@ import yaml
 from testcontainers.compose import DockerCompose
 
 from deploy.embedded.servers import free_port
-from tests.conftest import MailSink
 from tests.support.environment import OUTSIDE
+from tests.support.mail_sink import MailSink
 from tests.support.roles import ROOT, wait_until
 
 PORTS = (
