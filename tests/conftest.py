@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.core.management import CommandError
+from django.core.management.commands import flush
+from django.db import OperationalError
 from redis import Redis
 
 from deploy.embedded.servers import PostgresServer, RedisServer, running
@@ -14,6 +17,34 @@ from telemetry.exporter import lists_of
 from tests.support import environment
 from tests.support.mail_sink import MailSink, running_mail_sink
 from tests.support.roles import ROOT, Role, running_role, wait_until
+
+#: Times that the tables are emptied after a test, while roles are in the middle of something.
+FLUSHES = 5
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_flush() -> Iterator[None]:
+    """Empty the tables again when PostgreSQL has ended that because of a deadlock.
+
+    Roles run beside the tests. One that has read a table and wants another waits for the flush,
+    which has that one and waits for the first: either may be the one that PostgreSQL ends.
+    """
+    once = flush.Command.handle
+
+    def handle(self: Any, **options: Any) -> None:
+        for _ in range(FLUSHES - 1):
+            try:
+                once(self, **options)
+            except CommandError as error:
+                if not isinstance(error.__cause__, OperationalError):
+                    raise
+            else:
+                return
+        once(self, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flush.Command, "handle", handle)
+        yield
 
 
 @pytest.fixture(scope="session")

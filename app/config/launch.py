@@ -8,6 +8,7 @@ module.
 
 from __future__ import annotations
 
+import os
 import runpy
 import signal
 import sys
@@ -15,8 +16,12 @@ from types import FrameType
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
-    """End at once, and successfully: nothing has begun."""
-    sys.exit(0)
+    """End at once, and successfully: nothing has begun.
+
+    Not by an exception: whatever is being imported at this moment could catch it, or be called from
+    where Python drops exceptions (a finalizer), and the role would start all the same.
+    """
+    os._exit(0)
 
 
 def main(program: str, *arguments: str) -> None:
