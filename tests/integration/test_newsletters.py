@@ -231,7 +231,7 @@ def test_cancelling_stops_the_mails(worker: Role, mails: MailSink) -> None:
     assert len(mails.recipients()) <= sent + 2
 
 
-def test_a_rolled_back_submission_leaves_nothing(broker: Redis) -> None:
+def test_a_rolled_back_submission_leaves_nothing(empty_broker: Redis) -> None:
     class Undone(Exception):  # noqa: N818 - not an error
         pass
 
@@ -240,7 +240,7 @@ def test_a_rolled_back_submission_leaves_nothing(broker: Redis) -> None:
         raise Undone
 
     assert not Job.objects.exists()
-    assert broker_is_idle(broker)
+    assert broker_is_idle(empty_broker)
 
 
 def test_a_repeated_submission_sends_one_mail(worker: Role, mails: MailSink) -> None:
