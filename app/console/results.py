@@ -78,7 +78,9 @@ def _newsletter(job: Job, query: Query) -> ResultView:
 def _images(job: Job, _query: Query) -> ResultView | None:
     if not isinstance(job.result, dict):
         return None
-    return ResultView("console/result_images.html", {"base": f"/api/jobs/{job.id}/files"})
+    return ResultView(
+        "console/result_images.html", {"base": reverse("api:list_files", args=[job.id])}
+    )
 
 
 def _capacity(job: Job, _query: Query) -> ResultView | None:

@@ -42,8 +42,8 @@ class BufferedTask(BaseTask):
     """A durable task without arguments that takes up to ``flush_every`` waiting rows.
 
     Callers neither count rows nor wait for each other; see ``flush_on_commit``. A run that fails
-    leaves its rows where they are, for its next attempt or for any other run; one that is dead, or
-    that somebody cancels, leaves them to the run of the next caller.
+    leaves its rows where they are, for its next attempt or for any other run. One that is given up
+    is followed by another after ``AFTER_GIVING_UP_SECONDS``.
     """
 
     abstract = True
@@ -86,9 +86,9 @@ class BatchTask(BaseTask):
 
     Errors that may pass are tried again with the whole list. After any other exception, and after
     the death of its process, each half of the list becomes a delivery of its own (not when it ran
-    into the hard time limit: then the whole list is a dead letter). So an item that
-    fails always, or kills its process, ends alone as a dead letter, and the others are done. The
-    task must skip items that are done already.
+    into the hard time limit: then the whole list is a dead letter). So an item that fails always,
+    or kills its process, ends alone as a dead letter, and the others are done. The task must skip
+    items that are done already.
     """
 
     abstract = True

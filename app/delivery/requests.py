@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
@@ -11,11 +11,14 @@ from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]
 from celery.exceptions import WorkerLostError
 from celery.worker import state as worker_state
 from celery.worker.request import Request as CeleryRequest
-from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections
+from django.db import DatabaseError, InterfaceError, close_old_connections
 
-from delivery import ledger
+from delivery import attempts, ledger
 
 logger = structlog.get_logger(__name__)
+
+#: Seconds for a note: enough for a second try, and no more, because the worker's loop waits.
+NOTE_PATIENCE_SECONDS: Final = 0.5
 
 # Its stubs lack what is overridden here.
 _Request: Any = CeleryRequest
@@ -90,12 +93,8 @@ class DeliveryRequest(_Request):
 
     def _note(self, write: Callable[[], object]) -> None:
         try:
-            try:
-                write()
-            except (OperationalError, InterfaceError):
-                # Between two notes lie hours, in which the server may have ended the session.
-                close_old_connections()
-                write()
+            # Between two notes lie hours, in which the server may have ended the session.
+            attempts.patiently(NOTE_PATIENCE_SECONDS, write)
         except (DatabaseError, InterfaceError) as unnoted:
             logger.warning("interruption_not_noted", delivery_id=self.id, error=str(unnoted))
             close_old_connections()

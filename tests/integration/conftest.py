@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.management import call_command
@@ -35,6 +38,15 @@ def wait_for_end(job: Job, timeout: float = 60) -> Job:
     return job
 
 
+def assert_error(response: Any, status: int, code: str) -> None:
+    """Check that an answer is an error in the API's one shape."""
+    assert response.status_code == status, response.content
+    body = response.json()
+    assert set(body) == {"code", "message", "detail", "request_id"}
+    assert body["code"] == code
+    assert body["request_id"]
+
+
 @dataclass
 class Web:
     """A running web role and its address."""
@@ -43,21 +55,30 @@ class Web:
     url: str
 
 
+@contextmanager
+def running_web(directory: Path, port: str = "", **settings: str) -> Iterator[Web]:
+    """Run a web role, at a free port if none is given, and wait until it is ready."""
+    port = port or str(free_port())
+    with running_role(directory, "web", WEB_PORT=port, **settings) as role:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(
+            lambda: role.probe("http", f"{url}/readyz") == 0,
+            timeout=90,
+            what=f"web: {role.log_file}",
+        )
+        yield Web(role, url)
+
+
 @pytest.fixture(scope="session")
 def web(role_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     """Run a real web process for all tests that only talk to it."""
-    port = free_port()
-    with running_role(
+    with running_web(
         tmp_path_factory.mktemp("web"),
-        "web",
-        WEB_PORT=str(port),
         DATABASE_POOL_SIZE="4",
         BROKER_SOCKET_TIMEOUT_SECONDS="2",
         **role_settings,
-    ) as role:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: role.probe("http", f"{url}/readyz") == 0, what=f"web: {role.log_file}")
-        yield Web(role, url)
+    ) as web:
+        yield web
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from django.test import Client
 
 from jobs.models import Job, State
 from newsletters.models import Recipient
-from tests.integration.conftest import TOKEN
+from tests.integration.conftest import TOKEN, assert_error
 from tests.support.roles import ROOT
 
 pytestmark = pytest.mark.django_db
@@ -30,14 +30,6 @@ def submit(client: Client, body: Any, **headers: str) -> Any:
     return client.post(
         "/api/jobs/newsletter", content, content_type="application/json", headers=headers
     )
-
-
-def assert_error(response: Any, status: int, code: str) -> None:
-    assert response.status_code == status, response.content
-    body = response.json()
-    assert set(body) == {"code", "message", "detail", "request_id"}
-    assert body["code"] == code
-    assert body["request_id"]
 
 
 def test_submission_is_stored_and_answered_with_its_address(api: Client) -> None:

@@ -40,7 +40,7 @@ from delivery.models import Delivery
 from delivery.models import State as DeliveryState
 from jobs.models import Job, State
 from jobs.services import job_cancel, job_fail, job_start
-from tests.integration.conftest import TOKEN, wait_for_end
+from tests.integration.conftest import TOKEN, assert_error, wait_for_end
 from tests.support.roles import Role, running_role, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -400,12 +400,6 @@ def post(client: Client, body: Any, **headers: str) -> Any:
     return client.post(
         "/api/jobs/capacity", content, content_type="application/json", headers=headers
     )
-
-
-def assert_error(response: Any, status: int, code: str) -> None:
-    assert response.status_code == status, response.content
-    assert set(response.json()) == {"code", "message", "detail", "request_id"}
-    assert response.json()["code"] == code
 
 
 def test_a_plan_is_stored_and_answered_with_its_address(api: Client) -> None:

@@ -44,7 +44,7 @@ from images.services import (
 from jobs.models import Job, State
 from jobs.services import job_cancel, job_fail
 from tests.conftest import broker_is_idle
-from tests.integration.conftest import TOKEN, Web, wait_for_end
+from tests.integration.conftest import TOKEN, Web, assert_error, wait_for_end
 from tests.support.pictures import encoded, photograph
 from tests.support.roles import Role, running_role, wait_until
 
@@ -364,12 +364,6 @@ def api(redis: object, unpublished: None) -> Client:
 def upload(client: Client, content: bytes, name: str = "photo.jpg", **headers: str) -> Any:
     file = SimpleUploadedFile(name, content, "text/html")
     return client.post("/api/jobs/images", {"file": file}, headers=headers)
-
-
-def assert_error(response: Any, status: int, code: str) -> None:
-    assert response.status_code == status, response.content
-    assert set(response.json()) == {"code", "message", "detail", "request_id"}
-    assert response.json()["code"] == code
 
 
 def test_an_upload_is_answered_with_the_address_of_its_job(api: Client) -> None:

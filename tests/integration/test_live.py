@@ -32,9 +32,9 @@ from jobs import kinds, live
 from jobs.feeds import Watcher
 from jobs.models import Job, State
 from jobs.services import job_cancel, job_finish, job_progress, job_submit
-from tests.integration.conftest import TOKEN, Web
+from tests.integration.conftest import TOKEN, Web, running_web
 from tests.support import environment
-from tests.support.roles import running_role, wait_until
+from tests.support.roles import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -367,14 +367,8 @@ def web_with(
     layer: RedisServer, role_settings: dict[str, str], directory: Path, port: int
 ) -> Iterator[Web]:
     settings = {**role_settings, "CHANNEL_LAYER_URL": f"{layer.url}/0", "WEB_CONCURRENCY": "1"}
-    with running_role(directory, "web", WEB_PORT=str(port), **settings) as role:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(
-            lambda: role.probe("http", f"{url}/readyz") == 0,
-            timeout=PATIENCE,
-            what=f"web: {role.log_file}",
-        )
-        yield Web(role, url)
+    with running_web(directory, str(port), **settings) as web:
+        yield web
 
 
 def test_watchers_outlive_a_channel_layer_that_goes_away_and_comes_back(

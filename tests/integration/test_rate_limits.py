@@ -18,12 +18,10 @@ from django.db import connection
 from django.test import Client, RequestFactory
 
 from console.rate_limits import client_network
-from deploy.embedded.servers import free_port
 from housekeeping.tasks import delete_full_rate_buckets
 from jobs.models import RateBucket
 from jobs.rate_limit import Rate, RateLimitedError, give_back, take
-from tests.integration.conftest import TOKEN, Web
-from tests.support.roles import running_role, wait_until
+from tests.integration.conftest import TOKEN, Web, running_web
 
 #: A rate at which nothing comes back while a test runs: one token in a minute.
 BURST = 20
@@ -163,17 +161,12 @@ def limited_web(
     role_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Web]:
     """Run two web processes behind one port, with low limits that do not refill meanwhile."""
-    port = free_port()
-    with running_role(
-        tmp_path_factory.mktemp("limited"), "web", WEB_PORT=str(port), WEB_CONCURRENCY="2",
-        DATABASE_POOL_SIZE="4", API_RATE_LIMIT_PER_MINUTE="1", API_RATE_LIMIT_BURST="25",
-        SIGN_IN_FAILURES_PER_MINUTE="1", **role_settings,
-    ) as role:  # fmt: skip
-        url = f"http://127.0.0.1:{port}"
-        wait_until(
-            lambda: role.probe("http", f"{url}/readyz") == 0, timeout=90, what=str(role.log_file)
-        )
-        yield Web(role, url)
+    with running_web(
+        tmp_path_factory.mktemp("limited"), WEB_CONCURRENCY="2", DATABASE_POOL_SIZE="4",
+        API_RATE_LIMIT_PER_MINUTE="1", API_RATE_LIMIT_BURST="25", SIGN_IN_FAILURES_PER_MINUTE="1",
+        **role_settings,
+    ) as web:  # fmt: skip
+        yield web
 
 
 def status_of(web: Web, method: str, path: str, body: str = "", **headers: str) -> int:
