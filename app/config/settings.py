@@ -396,9 +396,12 @@ DJANGO_STRUCTLOG_IP_LOGGING_ENABLED = False
 HEARTBEAT_FILE = env.str("HEARTBEAT_FILE", "/tmp/celeriac-heartbeat")  # noqa: S108
 #: Seconds that a message may wait, by queue.
 QUEUE_WAIT_TARGETS = {queue.name: queue.wait_target_seconds for queue in topology.QUEUES}
+#: Where worker, beat and relay serve their metrics; 0: nowhere. One port for all, because each has
+#: an address of its own; the embedded stack, where they share one, gives each another.
+METRICS_PORT = env.int("METRICS_PORT", 9811, validate=environment.between(0, 65_535))
 #: Where the celery-exporter listens.
 EXPORTER_PORT = env.int("EXPORTER_PORT", 9808, validate=environment.between(1, 65_535))
-#: Address that the exporter binds to; all interfaces inside a container.
+#: Address that metrics are served on; all interfaces inside a container.
 BIND_HOST = env.str("BIND_HOST", "0.0.0.0")  # noqa: S104
 #: Links on the console to the tools beside it: name -> address in the reader's browser.
 TOOL_LINKS: dict[str, str] = env.dict("TOOL_LINKS", {})

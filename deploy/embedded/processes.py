@@ -84,10 +84,10 @@ class Processes:
         """The roles of the image, and Prometheus when it is installed."""
         roles = [
             self._web(),
-            self._worker("worker", self._values.get("WORKER_CONCURRENCY", "")),
-            self._worker("worker-bulk", self._values.get("WORKER_BULK_CONCURRENCY", "")),
-            self._role("relay", check="live"),
-            self._role("beat", check="live"),
+            self._worker("worker", "WORKER_CONCURRENCY", ports.WORKER_METRICS),
+            self._worker("worker-bulk", "WORKER_BULK_CONCURRENCY", ports.WORKER_BULK_METRICS),
+            self._role("relay", check="live", metrics=ports.RELAY_METRICS),
+            self._role("beat", check="live", metrics=ports.BEAT_METRICS),
             self._role(
                 "flower", probe=_page(self._url(ports.FLOWER, "/healthcheck")), port=ports.FLOWER
             ),
@@ -137,12 +137,14 @@ class Processes:
         probe: Probe | None = None,
         check: str = "ready",
         port: Port | None = None,
+        metrics: Port | None = None,
         environment: Mapping[str, str] | None = None,
         stop_wait: int = STOP_WAIT,
     ) -> Process:
         name = name or role
         own = {
             "HEARTBEAT_FILE": str(self.state / "run" / f"{name}.heartbeat"),
+            "METRICS_PORT": str(metrics.number(self._values)) if metrics else "0",
             **(environment or {}),
         }
         script = self.root / "app" / "telemetry" / "probes.py"
@@ -155,7 +157,7 @@ class Processes:
             directory=self.root,
             environment=own,
             stop_wait=stop_wait,
-            ports=(port,) if port else (),
+            ports=tuple(used for used in (port, metrics) if used),
         )
 
     def _web(self) -> Process:
@@ -176,12 +178,16 @@ class Processes:
             },
         )
 
-    def _worker(self, service: str, concurrency: str) -> Process:
+    def _worker(self, service: str, concurrency: str, metrics: Port) -> Process:
         environment = {"WORKER_SERVICE": service}
-        if concurrency:
-            environment["WORKER_CONCURRENCY"] = concurrency
+        if self._values.get(concurrency):
+            environment["WORKER_CONCURRENCY"] = self._values[concurrency]
         return self._role(
-            "worker", name=service, environment=environment, stop_wait=WORKER_STOP_WAIT
+            "worker",
+            name=service,
+            metrics=metrics,
+            environment=environment,
+            stop_wait=WORKER_STOP_WAIT,
         )
 
     def _prometheus(self) -> Process | None:

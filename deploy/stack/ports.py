@@ -36,11 +36,33 @@ ALERTMANAGER = Port("ALERTMANAGER_PORT", 9093, "alertmanager", "Alertmanager")
 GRAFANA = Port("GRAFANA_PORT", 3000, "grafana", "Grafana")
 MAIL_SMTP = Port("MAIL_SMTP_PORT", 1025, "mail", "the mail sink's SMTP", embedded_only=True)
 EXPORTER = Port("EXPORTER_PORT", 9808, "celery-exporter", "the Celery exporter", embedded_only=True)
+WORKER_METRICS = Port(
+    "WORKER_METRICS_PORT", 9811, "worker", "the worker's metrics", embedded_only=True
+)
+WORKER_BULK_METRICS = Port(
+    "WORKER_BULK_METRICS_PORT", 9812, "worker-bulk", "worker-bulk's metrics", embedded_only=True
+)
+BEAT_METRICS = Port("BEAT_METRICS_PORT", 9813, "beat", "beat's metrics", embedded_only=True)
+RELAY_METRICS = Port("RELAY_METRICS_PORT", 9814, "relay", "the relay's metrics", embedded_only=True)
+REDIS_EXPORTER = Port(
+    "REDIS_EXPORTER_PORT", 9121, "redis-exporter", "the Redis exporter", embedded_only=True
+)
+POSTGRES_EXPORTER = Port(
+    "POSTGRES_EXPORTER_PORT",
+    9187,
+    "postgres-exporter",
+    "the PostgreSQL exporter",
+    embedded_only=True,
+)
 POSTGRES = Port("POSTGRES_PORT", 55432, "postgres", "PostgreSQL", embedded_only=True)
 REDIS = Port("REDIS_PORT", 56379, "redis", "Redis", embedded_only=True)
 
 _PUBLISHED = (WEB, FLOWER, MAIL_WEB, PROMETHEUS, ALERTMANAGER, GRAFANA)
-ALL = (*_PUBLISHED, MAIL_SMTP, EXPORTER, POSTGRES, REDIS)
+_METRICS = (
+    EXPORTER, WORKER_METRICS, WORKER_BULK_METRICS, BEAT_METRICS, RELAY_METRICS, REDIS_EXPORTER,
+    POSTGRES_EXPORTER,
+)  # fmt: skip
+ALL = (*_PUBLISHED, MAIL_SMTP, *_METRICS, POSTGRES, REDIS)
 
 
 def check(ports: Collection[Port], values: Mapping[str, str], held: Collection[int] = ()) -> None:

@@ -142,6 +142,8 @@ def stack_environment() -> dict[str, str]:
         "TASK_SIGNING_KEYS": f"tests:{secrets.token_urlsafe(32)}",
         "POSTGRES_PASSWORD": secrets.token_urlsafe(16),
         "REDIS_PASSWORD": secrets.token_urlsafe(16),
+        "CELERY_EXPORTER_PASSWORD": secrets.token_urlsafe(16),
+        "SERVER_EXPORTERS_PASSWORD": secrets.token_urlsafe(16),
         "FLOWER_BASIC_AUTH": f"admin:{secrets.token_urlsafe(16)}",
         "GRAFANA_ADMIN_PASSWORD": secrets.token_urlsafe(16),
         "DJANGO_SUPERUSER_PASSWORD": secrets.token_urlsafe(16),

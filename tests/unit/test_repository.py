@@ -55,7 +55,10 @@ def test_every_setting_is_in_the_example_and_nothing_else_is() -> None:
 
 def test_compose_passes_every_setting_on() -> None:
     # Set by the entry point and the image, or with no other useful value in a container.
-    fixed = {"SERVICE_NAME", "HEARTBEAT_FILE", "STATIC_ROOT", "EXPORTER_PORT", "BIND_HOST"}
+    fixed = {
+        "SERVICE_NAME", "HEARTBEAT_FILE", "STATIC_ROOT", "EXPORTER_PORT", "METRICS_PORT",
+        "BIND_HOST",
+    }  # fmt: skip
     environments = [set(service.get("environment", {})) for service in COMPOSE["services"].values()]
     image = {"CELERIAC_VERSION", "CELERIAC_REVISION"}
 
@@ -84,7 +87,8 @@ def test_compose_refuses_to_start_without_secrets() -> None:
     required = set(re.findall(r"\$\{([A-Z_]+):\?", read("docker-compose.yml")))
     assert required == {
         "DJANGO_SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "FLOWER_BASIC_AUTH",
-        "GRAFANA_ADMIN_PASSWORD", "TASK_SIGNING_KEYS",
+        "GRAFANA_ADMIN_PASSWORD", "TASK_SIGNING_KEYS", "CELERY_EXPORTER_PASSWORD",
+        "SERVER_EXPORTERS_PASSWORD",
     }  # fmt: skip
 
 
