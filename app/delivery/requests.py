@@ -24,6 +24,12 @@ NOTE_PATIENCE_SECONDS: Final = 0.5
 _Request: Any = CeleryRequest
 
 
+def cause_of(exc_info: Any) -> BaseException:
+    """Return what a task has raised, without billiard's wrapper around it."""
+    error: BaseException = exc_info.exception
+    return error.exc if isinstance(error, ExceptionWithTraceback) else error
+
+
 class DeliveryRequest(_Request):
     """Celery's request; for a durable task it tells the ledger what the task no longer can.
 
@@ -50,9 +56,7 @@ class DeliveryRequest(_Request):
         return_ok: bool = False,  # noqa: FBT001, FBT002
     ) -> None:
         """Let go of a delivery whose process was killed; other failures the task has noted."""
-        error = exc_info.exception
-        if isinstance(error, ExceptionWithTraceback):
-            error = error.exc
+        error = cause_of(exc_info)
         if not self.is_durable or not isinstance(
             error, WorkerLostError | SystemExit | KeyboardInterrupt
         ):

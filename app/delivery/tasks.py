@@ -36,6 +36,8 @@ PUBLISHING_OPTIONS: Final = frozenset(
      "publisher", "reply_to", "result_cls", "retry", "retry_policy", "root_id", "router",
      "serializer", "stamped_headers", "task_type"}
 )  # fmt: skip
+#: Headers that say something of one message only, and nothing of the one that follows it.
+HEADERS_OF_ONE_MESSAGE: Final = frozenset({"enqueued_at", "redelivered"})
 #: Attempts of a task without ``max_retries``: PostgreSQL's largest integer.
 WITHOUT_LIMIT: Final = 2**31 - 1
 
@@ -222,6 +224,19 @@ class BaseTask(Task):
             tuple(message.args), dict(message.kwargs), task_id=str(message.id), producer=producer,
             queue=message.queue, headers=headers, add_to_parent=False, **kept, **options,
         )  # fmt: skip
+
+    def signature_from_request(self, *arguments: Any, **options: Any) -> Any:
+        """Return the next message of a plain task that is tried again.
+
+        Celery hands on every header that it does not know. Then that message would seem to have
+        waited since the first one was published, and to have been delivered before.
+        """
+        signature: Any = super().signature_from_request(*arguments, **options)
+        headers = signature.options.get("headers") or {}
+        signature.options["headers"] = {
+            name: value for name, value in headers.items() if name not in HEADERS_OF_ONE_MESSAGE
+        }
+        return signature
 
     def _publish_plain(self, args: Any, kwargs: Any, options: dict[str, Any]) -> None:
         try:

@@ -67,15 +67,18 @@ METRICS: Final = (
     Metric("celery_task_succeeded_total", COUNTER,
            "Attempts that returned.", (WORKER,), _TASK),
     Metric("celery_task_failed_total", COUNTER,
-           "Attempts that failed for good: a dead letter, if the task is durable.",
+           "Attempts that failed for good: a dead letter, if the task is durable. The series of an "
+           "exception begins with its first failure, so alerts take celery_sli_execution_total "
+           "minus celery_sli_execution_good_total: the same number, there from the start.",
            (WORKER,), (*_TASK, "exception")),
     Metric("celery_task_retried_total", COUNTER,
-           "Attempts that failed and will be made again.", (WORKER,), _TASK),
+           "Attempts that failed or were cut off, and will be made again.", (WORKER,), _TASK),
     Metric("celery_task_revoked_total", COUNTER,
            "Messages thrown away because their task was revoked or had expired.",
            (WORKER,), _TASK),
     Metric("celery_task_rejected_total", COUNTER,
-           "Messages that a task rejected (requeued or dropped).", (WORKER,), _TASK),
+           "Messages that a task rejected: given back to the queue, or dropped (also in failed).",
+           (WORKER,), _TASK),
     Metric("celery_task_ignored_total", COUNTER,
            "Messages whose delivery had ended, was not due, or was held by another worker: the "
            "harmless duplicates of an at-least-once broker.", (WORKER,), _TASK),
@@ -83,7 +86,8 @@ METRICS: Final = (
            "Attempts that met a time limit. kind: soft (an exception in the task) or hard (its "
            "process was killed; also in failed, once).", (WORKER,), (*_TASK, "kind")),
     Metric("celery_task_worker_lost_total", COUNTER,
-           "Attempts whose pool process died: out of memory, kill -9, a crash in C code.",
+           "Attempts whose pool process died: out of memory, kill -9, a crash in C code. Those of "
+           "durable tasks are also in retried.",
            (WORKER,), _TASK),
     Metric("celery_task_redelivered_total", COUNTER,
            "Messages that the broker gave out once more because nobody acknowledged them.",

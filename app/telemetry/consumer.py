@@ -6,8 +6,12 @@ from typing import Any
 
 from celery import bootsteps
 from celery.worker.consumer import Consumer
+from django.conf import settings
+from prometheus_client import CollectorRegistry
 
-from telemetry import heartbeat, presence
+from telemetry import heartbeat, metrics_server, presence, worker_requests
+from telemetry.worker_metrics import WorkerMetrics
+from telemetry.worker_state import WorkerState
 
 
 class Heartbeat(bootsteps.StartStopStep):
@@ -27,6 +31,7 @@ class Heartbeat(bootsteps.StartStopStep):
 
     def start(self, consumer: Any) -> None:
         """Begin to note; called again after each reconnect."""
+        consumer.is_connected = True
         self._note(consumer)
         self.timer = consumer.timer.call_repeatedly(
             heartbeat.INTERVAL_SECONDS, self._note, (consumer,)
@@ -37,6 +42,7 @@ class Heartbeat(bootsteps.StartStopStep):
         timer, self.timer = self.timer, None
         if timer is not None:
             timer.cancel()
+        consumer.is_connected = False
         heartbeat.note(heartbeat.RECONNECTING)
 
     def shutdown(self, consumer: Any) -> None:
@@ -57,21 +63,56 @@ _Blueprint: Any = Consumer.Blueprint
 
 
 class WatchedConsumer(Consumer):
-    """Celery's consumer that also notes each attempt to reconnect (``worker_consumer``).
+    """Celery's consumer that also says what it does (``worker_consumer``).
 
-    Without a broker the consumer's timers stand still, and only this tells a worker that waits
-    for the broker from one that is stuck.
+    It notes each attempt to reconnect: without a broker the consumer's timers stand still, and only
+    this tells a worker that waits for the broker from one that is stuck. And it serves the worker's
+    metrics.
 
     Attributes:
         paused: Whether somebody has told it to take no messages; it may say so in its notes.
+        is_connected: Whether it takes messages from the broker, unless it is paused.
+        metrics: What it counts; None where metrics are served nowhere.
     """
 
     paused = False
+    is_connected = False
+    metrics: WorkerMetrics | None = None
 
     class Blueprint(_Blueprint):
         """Celery's steps and ours."""
 
         default_steps = [*_Blueprint.default_steps, Heartbeat]
+
+    def start(self) -> None:
+        """Serve the metrics, then consume.
+
+        Not earlier: the pool has its processes by now, and they do not hold the port.
+        """
+        if settings.METRICS_PORT:
+            self._serve_metrics(metrics_server.REGISTRY)
+        super().start()
+
+    def add_task_queue(self, queue: Any, *arguments: Any, **options: Any) -> Any:
+        """Take messages from one more queue (``celery control add_consumer``)."""
+        added = super().add_task_queue(queue, *arguments, **options)
+        self._give_birth()
+        return added
+
+    def _serve_metrics(self, registry: CollectorRegistry) -> None:
+        self.metrics = WorkerMetrics(registry, settings.QUEUE_WAIT_TARGETS)
+        worker_requests.install(self.metrics)
+        registry.register(WorkerState(self))
+        self._give_birth()
+        metrics_server.serve()
+
+    def _give_birth(self) -> None:
+        """Make the series of all tasks that may come, before the first one does."""
+        if self.metrics is None:
+            return
+        router = self.app.amqp.router
+        tasks = {name: str(router.route({}, name)["queue"].name) for name in self.app.tasks}
+        self.metrics.give_birth(tasks, list(self.app.amqp.queues.consume_from))
 
     def ensure_connected(self, connection: Any) -> Any:
         """Connect, noting each failed attempt (at most some 35 s apart)."""

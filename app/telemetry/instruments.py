@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 from prometheus_client.core import GaugeMetricFamily
 
 from telemetry.catalogue import BY_NAME
+
+# When a series was made: as many series again, which nobody asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 def counter(name: str, registry: CollectorRegistry) -> Counter:
