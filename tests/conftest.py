@@ -12,8 +12,9 @@ from django.core.management.commands import flush
 from django.db import OperationalError
 from redis import Redis
 
+from delivery.queue_lists import lists_of
 from deploy.embedded.servers import PostgresServer, RedisServer, running
-from telemetry.exporter import lists_of
+from deploy.embedded.servers.redis import READERS
 from tests.support import environment
 from tests.support.mail_sink import MailSink, running_mail_sink
 from tests.support.roles import ROOT, Role, running_role, wait_until
@@ -68,7 +69,10 @@ def django_db_modify_db_settings(postgres: PostgresServer) -> None:
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """Run a Redis of our own."""
     server = RedisServer(
-        tmp_path_factory.mktemp("redis"), environment.REDIS_PORT, environment.PASSWORD
+        tmp_path_factory.mktemp("redis"),
+        environment.REDIS_PORT,
+        environment.PASSWORD,
+        dict.fromkeys(READERS, environment.PASSWORD),
     )
     with running(server):
         yield server

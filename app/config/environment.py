@@ -1,5 +1,7 @@
 """Reading environment variables: one reader, typed parsers, and every fault in one message.
 
+Without Django, so that the exporter reads its variables in the same way.
+
 ``python -m config.environment`` checks the environment of a role before it starts: it prints all
 faults at once, without a traceback, and exits with status 78 (EX_CONFIG of sysexits.h).
 """
@@ -12,16 +14,22 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from django.core.exceptions import ImproperlyConfigured
 from environs import EnvValidationError, FileAwareEnv, ValidationError
 
 EX_CONFIG = 78
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+LOG_FORMATS = ("json", "console")
 
 #: A signing key shorter than this can be guessed (Django's own check wants 50 characters).
 MINIMUM_SECRET_LENGTH = 32
 
 #: Longest name of a token: it is stored with each job, in 150 characters, with ``token:``.
 MAXIMUM_NAME_LENGTH = 100
+
+
+class FaultyEnvironmentError(ValueError):
+    """Variables are missing or malformed; the message has a line for each, without the values."""
 
 
 def secret(value: str) -> str:
@@ -179,7 +187,7 @@ def refuse_faults(env: FileAwareEnv) -> None:
     """Stop start-up if any variable was missing or malformed.
 
     Raises:
-        ImproperlyConfigured: One line for every faulty variable.
+        FaultyEnvironmentError: One line for every faulty variable.
     """
     try:
         env.seal()
@@ -189,7 +197,7 @@ def refuse_faults(env: FileAwareEnv) -> None:
             f"  {name}: {' '.join(str(message) for message in messages)}"
             for name, messages in sorted(messages_by_name.items())
         ]
-        raise ImproperlyConfigured(
+        raise FaultyEnvironmentError(
             f"{len(faults)} environment variable(s) are missing or malformed:\n"
             + "\n".join(faults)
             + "\nEach is described in .env.example and docs/configuration.md."
@@ -200,7 +208,7 @@ def main() -> int:
     """Check the environment; returns 0 when the settings can be loaded."""
     try:
         __import__("config.settings")
-    except (ImproperlyConfigured, ValueError) as error:  # ValueError: an unreadable NAME_FILE
+    except ValueError as error:  # FaultyEnvironmentError, or an unreadable NAME_FILE
         print(f"celeriac: {error}", file=sys.stderr)
         return EX_CONFIG
     return 0

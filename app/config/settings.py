@@ -377,12 +377,8 @@ STORAGES = {
 # ---------------------------------------------------------------------------------------------
 # Logs: one JSON object a line on standard output, request id and task id in each
 # ---------------------------------------------------------------------------------------------
-LOG_LEVEL = env.str(
-    "LOG_LEVEL",
-    "INFO",
-    validate=environment.one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
-)
-LOG_FORMAT = env.str("LOG_FORMAT", "json", validate=environment.one_of("json", "console"))
+LOG_LEVEL = env.str("LOG_LEVEL", "INFO", validate=environment.one_of(*environment.LOG_LEVELS))
+LOG_FORMAT = env.str("LOG_FORMAT", "json", validate=environment.one_of(*environment.LOG_FORMATS))
 # Django would configure logging itself; telemetry.logs does it for every role alike.
 LOGGING_CONFIG = "telemetry.logs.configure"
 LOGGING = {"level": LOG_LEVEL, "format": LOG_FORMAT, "service": SERVICE_NAME}
@@ -399,8 +395,6 @@ QUEUE_WAIT_TARGETS = {queue.name: queue.wait_target_seconds for queue in topolog
 #: Where worker, beat and relay serve their metrics; 0: nowhere. One port for all, because each has
 #: an address of its own; the embedded stack, where they share one, gives each another.
 METRICS_PORT = env.int("METRICS_PORT", 9811, validate=environment.between(0, 65_535))
-#: Where the celery-exporter listens.
-EXPORTER_PORT = env.int("EXPORTER_PORT", 9808, validate=environment.between(1, 65_535))
 #: Address that metrics are served on; all interfaces inside a container.
 BIND_HOST = env.str("BIND_HOST", "0.0.0.0")  # noqa: S104
 #: Links on the console to the tools beside it: name -> address in the reader's browser.

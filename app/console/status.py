@@ -17,8 +17,8 @@ from django.db import DatabaseError, InterfaceError, connection, transaction
 from redis.exceptions import RedisError
 
 from delivery.broker import client
+from delivery.queue_lists import lists_of
 from telemetry import heartbeat, presence
-from telemetry.exporter import lists_of
 
 logger = structlog.get_logger(__name__)
 

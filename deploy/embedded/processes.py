@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from deploy.embedded import allowed_environment
 from deploy.embedded.servers import HOST, PostgresServer, RedisServer, Server
+from deploy.embedded.servers.redis import CELERY_EXPORTER, SERVER_EXPORTER
 from deploy.stack import ports
 from deploy.stack.ports import Port
 
@@ -19,6 +21,12 @@ STOP_WAIT = 30  # seconds, for everything else
 BINARIES = Path(sys.prefix) / "bin"
 STACK_MARKER = "CELERIAC_STACK"
 PROCESS_MARKER = "CELERIAC_PROCESS"
+#: Variables of the exporter; the two secret ones are those of accounts that only read.
+EXPORTER_VARIABLES = (
+    "BROKER_URL=EXPORTER_BROKER_URL", "DATABASE_URL=EXPORTER_DATABASE_URL", "BIND_HOST",
+    "EXPORTER_PORT", "EXPORTER_SCAN_SECONDS", "LOG_LEVEL", "LOG_FORMAT", "CELERIAC_VERSION",
+    "CELERIAC_REVISION", "PYTHONUNBUFFERED", STACK_MARKER, PROCESS_MARKER,
+)  # fmt: skip
 
 Probe = Callable[[], str | None]
 
@@ -53,7 +61,13 @@ class Processes:
             state / "postgres", int(numbers["POSTGRES_PORT"]), values["POSTGRES_PASSWORD"]
         )
         self.redis = RedisServer(
-            state / "redis", int(numbers["REDIS_PORT"]), values["REDIS_PASSWORD"]
+            state / "redis",
+            int(numbers["REDIS_PORT"]),
+            values["REDIS_PASSWORD"],
+            {
+                CELERY_EXPORTER: values["CELERY_EXPORTER_PASSWORD"],
+                SERVER_EXPORTER: values["SERVER_EXPORTERS_PASSWORD"],
+            },
         )
         self.shared_environment = {
             **numbers,
@@ -64,6 +78,10 @@ class Processes:
             "DATABASE_URL": self.postgres.url,
             "BROKER_URL": f"{self.redis.url}/0",
             "CHANNEL_LAYER_URL": f"{self.redis.url}/1",
+            "EXPORTER_BROKER_URL": f"{self.redis.url_of(CELERY_EXPORTER)}/0",
+            "EXPORTER_DATABASE_URL": self.postgres.url_of(
+                "celery_exporter", values["CELERY_EXPORTER_PASSWORD"]
+            ),
             "EMAIL_HOST": HOST,
             "EMAIL_PORT": numbers["MAIL_SMTP_PORT"],
             "MAIL_SINK_URL": self._url(ports.MAIL_WEB, ""),
@@ -91,12 +109,7 @@ class Processes:
             self._role(
                 "flower", probe=_page(self._url(ports.FLOWER, "/healthcheck")), port=ports.FLOWER
             ),
-            self._role(
-                "exporter",
-                name=ports.EXPORTER.service,
-                probe=_page(self._url(ports.EXPORTER, "/health")),
-                port=ports.EXPORTER,
-            ),
+            self._exporter(),
         ]
         prometheus = self._prometheus()
         return [*roles, prometheus] if prometheus else roles
@@ -188,6 +201,16 @@ class Processes:
             metrics=metrics,
             environment=environment,
             stop_wait=WORKER_STOP_WAIT,
+        )
+
+    def _exporter(self) -> Process:
+        port = ports.EXPORTER
+        return Process(
+            name=port.service,
+            command=allowed_environment.command(EXPORTER_VARIABLES, self.entrypoint("exporter")),
+            probe=_page(self._url(port, "/livez")),
+            directory=self.root,
+            ports=(port,),
         )
 
     def _prometheus(self) -> Process | None:

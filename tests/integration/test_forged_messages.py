@@ -24,8 +24,8 @@ from config.celery import app
 from config.topology import QUEUES
 from delivery import quarantine, signing
 from delivery.models import QuarantinedMessage
+from delivery.queue_lists import lists_of
 from deploy.embedded.servers import RedisServer, free_port
-from telemetry.exporter import lists_of
 from tests.support import forgeries
 from tests.support.roles import ROOT, Role, running_role, wait_until
 

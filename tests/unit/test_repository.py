@@ -28,7 +28,8 @@ READ_ELSEWHERE = {
 
 
 def settings_variables() -> set[str]:
-    return set(re.findall(r"env\.\w+\(\s*\"([A-Z_]+)\"", read("app/config/settings.py")))
+    text = read("app/config/settings.py") + read("app/exporter/settings.py")
+    return set(re.findall(r"env\.\w+\(\s*\"([A-Z_]+)\"", text))
 
 
 def example_variables() -> set[str]:

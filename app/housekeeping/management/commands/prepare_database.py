@@ -10,27 +10,33 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
+from telemetry import reading_accounts
+
 #: Any number will do, as long as nothing else of this database uses it.
 ADVISORY_LOCK: Final = 0x63656C65726961
 
 
 class Command(BaseCommand):
-    """Apply migrations under an advisory lock and create the first administrator."""
+    """Apply migrations under an advisory lock; create the administrator and reading accounts."""
 
     help = (
         "Applies migrations; a second run at the same time waits for the first. With "
+        "CELERY_EXPORTER_PASSWORD and SERVER_EXPORTERS_PASSWORD set, makes or updates the accounts "
+        "that only read. With "
         "DJANGO_SUPERUSER_PASSWORD set, creates the administrator DJANGO_SUPERUSER_USERNAME "
         "if there is no such user (an existing one keeps its password)."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Migrate, then make sure that somebody can sign in."""
+        """Migrate, then make sure that exporters can read and somebody can sign in."""
         with connection.cursor() as cursor:
             # Held by the session: it ends with this process, however that ends.
             cursor.execute("SET lock_timeout = 0")
             cursor.execute("SELECT pg_advisory_lock(%s)", [ADVISORY_LOCK])
             try:
                 call_command("migrate", interactive=False, verbosity=options["verbosity"])
+                for account in reading_accounts.prepare(os.environ):
+                    self.stdout.write(f"Account {account} may read.")
                 self._ensure_administrator()
             finally:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [ADVISORY_LOCK])
