@@ -1,0 +1,1 @@
+"""What Prometheus evaluates: recording and alerting rules, rendered from ``config.topology``."""
