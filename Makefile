@@ -44,13 +44,15 @@ doctor: install ## Check what must agree, in files and in the running stack, and
 	@if [ "$$($(STACK) runtime 2>/dev/null)" = embedded ]; then $(MAKE) --silent $(VENV)/embedded.installed; fi
 
 ##@ Develop
-.PHONY: install lock fmt migrations openapi
+.PHONY: install lock fmt migrations openapi dashboards
 install: $(VENV)/dev.installed ## Make the virtual environment with every tool
 fmt: install ## Format the code
 	$(BIN)/ruff check --fix-only --quiet $(PYTHON_CODE)
 	$(BIN)/ruff format $(PYTHON_CODE)
 openapi: install ## Write docs/openapi.json, the contract of the HTTP API
 	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py openapi docs/openapi.json
+dashboards: install ## Write the JSON of Grafana's dashboards from their Python
+	PYTHONPATH=app:. $(BIN)/python -m deploy.grafana.dashboards
 migrations: install ## Write migrations for changed models
 	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py makemigrations $(ARGS)
 lock: install ## Compile the lock files (ARGS=--upgrade for newer versions)
@@ -76,9 +78,9 @@ $(VENV)/%.installed: requirements/%.txt | $(VENV)/bin/python
 	@touch $@
 
 ##@ Check and test
-.PHONY: check lint types contracts migrations-check openapi-check test test-unit test-integration \
+.PHONY: check lint types contracts migrations-check openapi-check dashboards-check test test-unit test-integration \
 	test-browser test-stack faults
-check: lint types contracts migrations-check openapi-check ## Everything that needs no running service
+check: lint types contracts migrations-check openapi-check dashboards-check ## Everything that needs no running service
 
 lint: install ## Style of Python, shell, Dockerfiles, YAML
 	$(BIN)/ruff check $(PYTHON_CODE)
@@ -96,6 +98,8 @@ migrations-check: install ## Models and migrations agree
 	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py makemigrations --check --dry-run
 openapi-check: install ## docs/openapi.json says what the routes say
 	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py openapi docs/openapi.json --check
+dashboards-check: install ## The dashboards' JSON is what their Python says
+	PYTHONPATH=app:. $(BIN)/python -m deploy.grafana.dashboards --check
 
 test: install ## All tests; those that need Docker or a browser are skipped without
 	$(BIN)/python -m pytest $(ARGS)

@@ -1,0 +1,1 @@
+"""What Grafana is given: the data source, the dashboards, and the Python that writes them."""

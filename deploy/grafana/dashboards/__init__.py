@@ -1,0 +1,1 @@
+"""The dashboards as Python; ``python -m deploy.grafana.dashboards`` writes their JSON."""
