@@ -21,7 +21,7 @@ SHELL_SCRIPTS := .ci/run .ci/docker-engine .ci/browser deploy/docker/entrypoint 
 TEST_ENVIRONMENT := set -a; . tests/test.env; set +a; export PYTHONPATH=app:.;
 
 ##@ Start
-.PHONY: up down ps logs shell demo doctor
+.PHONY: up down ps logs shell demo load doctor
 up: .env-tools ## Start everything, wait until it is healthy, print addresses and sign-in
 	@$(STACK) up $(ARGS)
 down: ## Stop everything; data stays (ARGS=--volumes deletes it)
@@ -34,6 +34,8 @@ shell: ## Open a Django shell inside the stack
 	@$(STACK) shell $(ARGS)
 demo: ## Send a newsletter to 500 people and watch it arrive (ARGS="--recipients 5000")
 	@$(STACK) demo $(ARGS)
+load: ## Submit a steady mix of jobs for a minute (ARGS="--rate 5 --failures 0.05 --burst 50/30")
+	@$(PYTHON) -m deploy.load $(ARGS)
 
 doctor: install ## Check what must agree, in files and in the running stack, and say what to do
 	@PYTHONPATH=app:. $(BIN)/python -m deploy.doctor
