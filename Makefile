@@ -15,7 +15,7 @@ export CELERIAC_REVISION ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null ||
 
 STACK := $(PYTHON) -m deploy.stack
 PYTHON_CODE := app bench deploy tests
-SHELL_SCRIPTS := .ci/run .ci/docker-engine .ci/browser deploy/docker/entrypoint \
+SHELL_SCRIPTS := .ci/run .ci/docker-engine .ci/browser .ci/prometheus deploy/docker/entrypoint \
 	$(addprefix deploy/docker/airgap/,build debian-mirror mailpit postgres-entrypoint redis-entrypoint)
 # Settings refuse to load without an environment; checks and tests use this one.
 TEST_ENVIRONMENT := set -a; . tests/test.env; set +a; export PYTHONPATH=app:.;
