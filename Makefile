@@ -16,6 +16,7 @@ export CELERIAC_REVISION ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null ||
 STACK := $(PYTHON) -m deploy.stack
 PYTHON_CODE := app bench deploy tests
 SHELL_SCRIPTS := .ci/run .ci/docker-engine .ci/browser .ci/prometheus deploy/docker/entrypoint \
+	deploy/prometheus/alertmanager-configuration \
 	$(addprefix deploy/docker/airgap/,build debian-mirror mailpit postgres-entrypoint redis-entrypoint)
 # Settings refuse to load without an environment; checks and tests use this one.
 TEST_ENVIRONMENT := set -a; . tests/test.env; set +a; export PYTHONPATH=app:.;
@@ -46,7 +47,7 @@ doctor: install ## Check what must agree, in files and in the running stack, and
 	@if [ "$$($(STACK) runtime 2>/dev/null)" = embedded ]; then $(MAKE) --silent $(VENV)/embedded.installed; fi
 
 ##@ Develop
-.PHONY: install lock fmt migrations openapi dashboards
+.PHONY: install lock fmt migrations openapi dashboards prometheus-configuration
 install: $(VENV)/dev.installed ## Make the virtual environment with every tool
 fmt: install ## Format the code
 	$(BIN)/ruff check --fix-only --quiet $(PYTHON_CODE)
@@ -55,6 +56,8 @@ openapi: install ## Write docs/openapi.json, the contract of the HTTP API
 	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py openapi docs/openapi.json
 dashboards: install ## Write the JSON of Grafana's dashboards from their Python
 	PYTHONPATH=app:. $(BIN)/python -m deploy.grafana.dashboards
+prometheus-configuration: install ## Write deploy/prometheus/prometheus.yml from its table of jobs
+	$(BIN)/python -m deploy.prometheus.scrape_configuration > deploy/prometheus/prometheus.yml
 migrations: install ## Write migrations for changed models
 	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py makemigrations $(ARGS)
 lock: install ## Compile the lock files (ARGS=--upgrade for newer versions)

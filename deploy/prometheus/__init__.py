@@ -1,1 +1,1 @@
-"""What Prometheus evaluates: recording and alerting rules, rendered from ``config.topology``."""
+"""What Prometheus and Alertmanager are told: whom to scrape, when to alert, whom to tell."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from deploy.prometheus.scrape_configuration import JOBS
 from tests.stack.conftest import Stack, require_engine
 from tests.support.roles import wait_until
 
@@ -131,9 +132,7 @@ def test_prometheus_reaches_everything_it_scrapes(stack: Stack) -> None:
         return found
 
     wait_until(lambda: all(t["health"] == "up" for t in targets()), what="all targets are up")
-    assert {target["labels"]["job"] for target in targets()} == {
-        "prometheus", "alertmanager", "celery-exporter", "redis", "postgres",
-    }  # fmt: skip
+    assert {target["labels"]["job"] for target in targets()} == {job.name for job in JOBS}
     query = "/api/v1/query?query=celery_queue_length"
     series = json.loads(stack.get(stack.url("PROMETHEUS_PORT", query))[1])["data"]["result"]
     assert {one["metric"]["queue_name"] for one in series} == {

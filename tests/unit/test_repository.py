@@ -23,7 +23,7 @@ IMAGES: dict[str, Any] = yaml.safe_load(read("deploy/docker/images.yaml"))["serv
 #: Read by roles, but set by the entry point, by Compose, or by servers that are not Django.
 READ_ELSEWHERE = {
     "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "DJANGO_SUPERUSER_USERNAME",
-    "DJANGO_SUPERUSER_PASSWORD", "FLOWER_BASIC_AUTH", "WORKER_CONCURRENCY",
+    "DJANGO_SUPERUSER_PASSWORD", "FLOWER_BASIC_AUTH", "WORKER_CONCURRENCY", "ALERT_TIME_SCALE",
 }  # fmt: skip
 
 
