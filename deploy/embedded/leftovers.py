@@ -11,7 +11,8 @@ from time import monotonic, sleep
 
 import psutil
 
-from deploy.embedded.processes import PROCESS_MARKER, STACK_MARKER, STOP_WAIT, WORKER_STOP_WAIT
+from deploy.embedded.process import PROCESS_MARKER, STACK_MARKER, STOP_WAIT
+from deploy.embedded.processes import WORKER_STOP_WAIT
 
 _SERVERS = ("postgres", "redis", "mail")
 

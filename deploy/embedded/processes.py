@@ -1,52 +1,28 @@
 """The processes of the embedded stack: what each runs, with which settings, and when it is well."""
 
 import os
-import shutil
 import subprocess
 import sys
-import urllib.request
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from deploy.embedded import allowed_environment
+from deploy.embedded.monitoring import Monitoring
+from deploy.embedded.process import PROCESS_MARKER, STACK_MARKER, STOP_WAIT, Probe, Process, page
 from deploy.embedded.servers import HOST, PostgresServer, RedisServer, Server
 from deploy.embedded.servers.redis import CELERY_EXPORTER, SERVER_EXPORTER
 from deploy.stack import ports
 from deploy.stack.ports import Port
 
 WORKER_STOP_WAIT = 90  # seconds; a worker finishes its tasks before it leaves
-STOP_WAIT = 30  # seconds, for everything else
 BINARIES = Path(sys.prefix) / "bin"
-STACK_MARKER = "CELERIAC_STACK"
-PROCESS_MARKER = "CELERIAC_PROCESS"
 #: Variables of the exporter; the two secret ones are those of accounts that only read.
 EXPORTER_VARIABLES = (
     "BROKER_URL=EXPORTER_BROKER_URL", "DATABASE_URL=EXPORTER_DATABASE_URL", "BIND_HOST",
     "EXPORTER_PORT", "EXPORTER_SCAN_SECONDS", "LOG_LEVEL", "LOG_FORMAT", "CELERIAC_VERSION",
     "CELERIAC_REVISION", "PYTHONUNBUFFERED", STACK_MARKER, PROCESS_MARKER,
 )  # fmt: skip
-
-Probe = Callable[[], str | None]
-
-
-@dataclass(frozen=True)
-class Process:
-    """One supervised process. `probe` returns None when it is well, else one line saying why not.
-
-    `environment` is set on top of what all processes share; `stop_wait` is in seconds.
-    """
-
-    name: str
-    command: list[str]
-    probe: Probe
-    directory: Path
-    environment: Mapping[str, str] = field(default_factory=dict)
-    account: str | None = None
-    stop_signal: str = "TERM"
-    stop_wait: int = STOP_WAIT
-    ports: tuple[Port, ...] = ()
 
 
 class Processes:
@@ -69,6 +45,7 @@ class Processes:
                 SERVER_EXPORTER: values["SERVER_EXPORTERS_PASSWORD"],
             },
         )
+        self.monitoring = Monitoring(root, state, values, self.redis.port, self.postgres.port)
         self.shared_environment = {
             **numbers,
             "PATH": f"{BINARIES}{os.pathsep}{values.get('PATH', os.defpath)}",
@@ -99,20 +76,21 @@ class Processes:
         ]
 
     def roles(self) -> list[Process]:
-        """The roles of the image, and Prometheus when it is installed."""
-        roles = [
+        """The roles of the image, and what watches them as far as it is installed."""
+        return [*self._image_roles(), *self.monitoring.processes()]
+
+    def _image_roles(self) -> list[Process]:
+        return [
             self._web(),
             self._worker("worker", "WORKER_CONCURRENCY", ports.WORKER_METRICS),
             self._worker("worker-bulk", "WORKER_BULK_CONCURRENCY", ports.WORKER_BULK_METRICS),
             self._role("relay", check="live", metrics=ports.RELAY_METRICS),
             self._role("beat", check="live", metrics=ports.BEAT_METRICS),
             self._role(
-                "flower", probe=_page(self._url(ports.FLOWER, "/healthcheck")), port=ports.FLOWER
+                "flower", probe=page(self._url(ports.FLOWER, "/healthcheck")), port=ports.FLOWER
             ),
             self._exporter(),
         ]
-        prometheus = self._prometheus()
-        return [*roles, prometheus] if prometheus else roles
 
     def entrypoint(self, *arguments: str) -> list[str]:
         """Command line of a role, exactly as in the image."""
@@ -137,7 +115,7 @@ class Processes:
         return Process(
             name="mail",
             command=[sys.executable, "-m", "deploy.mail_sink", *addresses],
-            probe=_page(self._url(ports.MAIL_WEB, "/readyz")),
+            probe=page(self._url(ports.MAIL_WEB, "/readyz")),
             directory=self.root,
             ports=(ports.MAIL_WEB, ports.MAIL_SMTP),
         )
@@ -174,12 +152,10 @@ class Processes:
         )
 
     def _web(self) -> Process:
-        links = {"Flower": ports.FLOWER, "Mail": ports.MAIL_WEB}
-        if self._prometheus():
-            links["Prometheus"] = ports.PROMETHEUS
+        links = {"Flower": ports.FLOWER, "Mail": ports.MAIL_WEB, **self.monitoring.links()}
         return self._role(
             "web",
-            probe=_page(self._url(ports.WEB, "/readyz")),
+            probe=page(self._url(ports.WEB, "/readyz")),
             port=ports.WEB,
             # As in docker-compose.yml.
             environment={
@@ -208,46 +184,13 @@ class Processes:
         return Process(
             name=port.service,
             command=allowed_environment.command(EXPORTER_VARIABLES, self.entrypoint("exporter")),
-            probe=_page(self._url(port, "/livez")),
-            directory=self.root,
-            ports=(port,),
-        )
-
-    def _prometheus(self) -> Process | None:
-        program = shutil.which("prometheus")
-        configuration = self.root / "deploy" / "prometheus" / "prometheus.embedded.yml"
-        if program is None or not configuration.exists():
-            return None
-        port = ports.PROMETHEUS
-        return Process(
-            name=port.service,
-            command=[
-                program,
-                f"--config.file={configuration}",
-                f"--storage.tsdb.path={self.state / 'prometheus'}",
-                f"--web.listen-address={HOST}:{port.number(self._values)}",
-            ],
-            probe=_page(self._url(port, "/-/ready")),
+            probe=page(self._url(port, "/livez")),
             directory=self.root,
             ports=(port,),
         )
 
     def _url(self, port: Port, path: str) -> str:
         return f"http://{HOST}:{port.number(self._values)}{path}"
-
-
-def _page(url: str) -> Probe:
-    return partial(_fetch, url)
-
-
-def _fetch(url: str) -> str | None:
-    # No proxy: these are our own processes, whatever the caller's http_proxy says.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=5):
-            return None
-    except OSError as error:
-        return f"{url}: {error}"
 
 
 def _script(command: list[str], environment: Mapping[str, str]) -> str | None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from deploy.embedded import leftovers, logs
-from deploy.embedded.processes import Process, Processes
+from deploy.embedded.process import Process
+from deploy.embedded.processes import Processes
 from deploy.embedded.supervisor import Supervisor
 from deploy.stack.errors import StackError
 from deploy.stack.ports import Port
@@ -21,7 +22,10 @@ from deploy.stack.runtime import ServiceStatus
 READY_TIMEOUT = 90  # seconds for each of: servers, roles
 CRASHES_ALLOWED = 3  # early exits before `up` stops waiting for a process
 LOG_LINES = 30
-SOURCES = (".env", "app", "deploy/docker/entrypoint", "deploy/mail_sink", "requirements")
+SOURCES = (
+    ".env", "app", "deploy/docker/entrypoint", "deploy/mail_sink", "deploy/prometheus",
+    "requirements",
+)  # fmt: skip
 
 
 class EmbeddedRuntime:
@@ -67,8 +71,8 @@ class EmbeddedRuntime:
                     print("\nInterrupted: stopping what was started ...", flush=True)
                     self._stop()
                 raise
-        if not any(process.name == "prometheus" for process in self._roles):
-            print("Leaving Prometheus out: no prometheus program on PATH.")
+        for name, program in self._processes.monitoring.left_out():
+            print(f"Leaving {name} out: no {program} program on PATH.")
         return [process.name for process in self._everything]
 
     def down(self, *, volumes: bool) -> bool:
@@ -115,6 +119,7 @@ class EmbeddedRuntime:
         print("Preparing PostgreSQL and Redis ...", flush=True)
         self._processes.postgres.initialise()
         self._processes.redis.initialise()
+        self._processes.monitoring.configure([process.name for process in self._everything])
         self._supervisor.start(self._everything, self._environment)
         self._start(self._servers)
         if prepare_static or not (self._state / "static").exists():

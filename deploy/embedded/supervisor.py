@@ -16,7 +16,7 @@ from typing import Any
 
 from supervisor.xmlrpc import SupervisorTransport
 
-from deploy.embedded.processes import PROCESS_MARKER, Process
+from deploy.embedded.process import PROCESS_MARKER, Process
 from deploy.stack.errors import StackError
 
 START_TIMEOUT = 15  # seconds until supervisord answers

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from deploy.embedded import leftovers
-from deploy.embedded.processes import PROCESS_MARKER, STACK_MARKER
+from deploy.embedded.process import PROCESS_MARKER, STACK_MARKER
 from deploy.embedded.servers import (
     PostgresServer,
     RedisServer,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.embedded.processes import STACK_MARKER, Process
+from deploy.embedded.process import STACK_MARKER, Process
 from deploy.embedded.servers import (
     PostgresServer,
     RedisServer,

@@ -1,0 +1,215 @@
+"""What watches the embedded stack, as far as its programs are on PATH (`.ci/prometheus install`).
+
+Debian and the projects themselves give some of the programs different names; either will do.
+"""
+
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.embedded.process import Process, page
+from deploy.prometheus import scrape_configuration
+from deploy.stack import ports
+from deploy.stack.errors import StackError
+from deploy.stack.ports import HOST, Port
+
+#: Share of their length that the windows of the alerts may have: shorter than this, a window would
+#: hold no two scrapes.
+SHORTEST_TIME_SCALE = 0.01
+#: The password of both exporters' accounts stays off command lines, and out of supervisord's file.
+REDIS_EXPORTER = (
+    'export REDIS_USER=redis-exporter REDIS_PASSWORD="$SERVER_EXPORTERS_PASSWORD"; exec "$0" "$@"'
+)
+POSTGRES_EXPORTER = (
+    "export DATA_SOURCE_USER=postgres_exporter "
+    'DATA_SOURCE_PASS="$SERVER_EXPORTERS_PASSWORD"; exec "$0" "$@"'
+)
+#: As in docker-compose.yml: the file holds secrets, and is made anew at each start.
+ALERTMANAGER = 'umask 077; "$1" > "$2" || exit; shift 2; exec "$0" "$@"'
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a program is called, in prose and on PATH, and where it listens."""
+
+    title: str
+    names: tuple[str, ...]
+    port: Port
+
+    @property
+    def path(self) -> str | None:
+        """Where it is; None when it is not installed."""
+        return next(filter(None, map(shutil.which, self.names)), None)
+
+
+PROMETHEUS = Program("Prometheus", ("prometheus",), ports.PROMETHEUS)
+ALERT_MANAGER = Program(
+    "Alertmanager", ("prometheus-alertmanager", "alertmanager"), ports.ALERTMANAGER
+)
+REDIS = Program(
+    "the Redis exporter", ("prometheus-redis-exporter", "redis_exporter"), ports.REDIS_EXPORTER
+)
+POSTGRES = Program(
+    "the PostgreSQL exporter",
+    ("prometheus-postgres-exporter", "postgres_exporter"),
+    ports.POSTGRES_EXPORTER,
+)
+PROGRAMS = (PROMETHEUS, ALERT_MANAGER, REDIS, POSTGRES)
+
+
+class Monitoring:
+    """Prometheus, Alertmanager and the servers' exporters: processes, and files they read."""
+
+    def __init__(
+        self,
+        root: Path,
+        state: Path,
+        values: Mapping[str, str],
+        redis_port: int,
+        postgres_port: int,
+    ) -> None:
+        self._root = root
+        self._state = state
+        self._values = values
+        self._redis_port = redis_port
+        self._postgres_port = postgres_port
+        self._folder = state / "monitoring"
+
+    def processes(self) -> list[Process]:
+        """Return those whose programs are installed."""
+        made = {
+            PROMETHEUS: self._prometheus,
+            ALERT_MANAGER: self._alertmanager,
+            REDIS: self._redis_exporter,
+            POSTGRES: self._postgres_exporter,
+        }
+        return [make(program.path) for program, make in made.items() if program.path]
+
+    def left_out(self) -> list[tuple[str, str]]:
+        """Return title and program name of what is not installed."""
+        return [(program.title, program.names[0]) for program in PROGRAMS if not program.path]
+
+    def links(self) -> dict[str, Port]:
+        """Return the pages that a person may want to open."""
+        pages = (PROMETHEUS, ALERT_MANAGER)
+        return {program.title: program.port for program in pages if program.path}
+
+    def configure(self, services: Collection[str]) -> None:
+        """Write the files for a stack of these services.
+
+        Raises:
+            StackError: ALERT_TIME_SCALE is no share, or the rules cannot be rendered.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        scale = self._time_scale()
+        text = scrape_configuration.for_this_machine(
+            self._values,
+            present=frozenset(services),
+            rules=self._rules(scale),
+            time_scale=scale,
+        )
+        (self._folder / "prometheus.yml").write_text(text, encoding="utf-8")
+
+    def _time_scale(self) -> float:
+        text = self._values.get("ALERT_TIME_SCALE") or "1"
+        try:
+            scale = float(text)
+        except ValueError:
+            scale = math.nan
+        if not SHORTEST_TIME_SCALE <= scale <= 1:
+            raise StackError(
+                f"ALERT_TIME_SCALE must be from {SHORTEST_TIME_SCALE} to 1, not {text!r}"
+            )
+        return scale
+
+    def _rules(self, scale: float) -> Path:
+        if scale == 1:
+            return self._root / "deploy" / "prometheus" / "rules" / "celeriac.rules.yml"
+        target = self._folder / "celeriac.rules.yml"
+        interval = str(scrape_configuration.interval(scale))
+        options = ["--scale", str(scale), "--scrape-interval", interval, str(target)]
+        result = subprocess.run(
+            [sys.executable, "-m", "deploy.prometheus", "rules", *options],
+            cwd=self._root,
+            env={**os.environ, "PYTHONPATH": f"{self._root / 'app'}{os.pathsep}{self._root}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if result.returncode != 0:
+            raise StackError(f"the rules cannot be rendered: {result.stderr.strip()}")
+        return target
+
+    def _prometheus(self, program: str) -> Process:
+        command = [
+            program,
+            f"--config.file={self._folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={self._state / 'prometheus'}",
+            "--storage.tsdb.retention.time=15d",
+            *self._addresses(ports.PROMETHEUS),
+        ]
+        return self._process(ports.PROMETHEUS, command, "/-/ready")
+
+    def _alertmanager(self, program: str) -> Process:
+        renderer = self._root / "deploy" / "prometheus" / "alertmanager-configuration"
+        configuration = self._folder / "alertmanager.yml"
+        command = [
+            *_shell(ALERTMANAGER, program),
+            str(renderer),
+            str(configuration),
+            f"--config.file={configuration}",
+            f"--storage.path={self._state / 'alertmanager'}",
+            "--cluster.listen-address=",
+            *self._addresses(ports.ALERTMANAGER),
+        ]
+        return self._process(ports.ALERTMANAGER, command, "/-/ready")
+
+    def _redis_exporter(self, program: str) -> Process:
+        command = [
+            *_shell(REDIS_EXPORTER, program),
+            f"-redis.addr=redis://{HOST}:{self._redis_port}",
+            f"-web.listen-address={self._listen(ports.REDIS_EXPORTER)}",
+        ]
+        return self._process(ports.REDIS_EXPORTER, command, "/health")
+
+    def _postgres_exporter(self, program: str) -> Process:
+        command = [
+            *_shell(POSTGRES_EXPORTER, program),
+            f"--web.listen-address={self._listen(ports.POSTGRES_EXPORTER)}",
+        ]
+        address = f"{HOST}:{self._postgres_port}/celeriac?sslmode=disable"
+        return self._process(
+            ports.POSTGRES_EXPORTER, command, "/", environment={"DATA_SOURCE_URI": address}
+        )
+
+    def _process(
+        self,
+        port: Port,
+        command: list[str],
+        path: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> Process:
+        return Process(
+            name=port.service,
+            command=command,
+            probe=page(f"http://{self._listen(port)}{path}"),
+            directory=self._root,
+            environment=environment or {},
+            ports=(port,),
+        )
+
+    def _addresses(self, port: Port) -> list[str]:
+        listen = self._listen(port)
+        return [f"--web.listen-address={listen}", f"--web.external-url=http://{listen}"]
+
+    def _listen(self, port: Port) -> str:
+        return f"{HOST}:{port.number(self._values)}"
+
+
+def _shell(script: str, program: str) -> list[str]:
+    return ["/bin/sh", "-c", script, program]
