@@ -1,6 +1,7 @@
 """One process of the embedded stack: what it runs, and when it is well."""
 
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,14 +35,20 @@ class Process:
     ports: tuple[Port, ...] = ()
 
 
-def page(url: str) -> Probe:
-    """Return the probe of a process that is well when the address answers without an error."""
-    return partial(_fetch, url)
+def page(url: str, credentials: str = "") -> Probe:
+    """Return the probe of a process that is well when the address answers without an error.
+
+    ``credentials`` is ``user:password``; of several, separated by commas, the first is used.
+    """
+    return partial(_fetch, url, credentials)
 
 
-def _fetch(url: str) -> str | None:
+def _fetch(url: str, credentials: str) -> str | None:
     # No proxy: these are our own processes, whatever the caller's http_proxy says.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    if credentials:
+        encoded = b64encode(credentials.partition(",")[0].encode()).decode()
+        opener.addheaders.append(("Authorization", f"Basic {encoded}"))
     try:
         with opener.open(url, timeout=5):
             return None

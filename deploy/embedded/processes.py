@@ -87,7 +87,11 @@ class Processes:
             self._role("relay", check="live", metrics=ports.RELAY_METRICS),
             self._role("beat", check="live", metrics=ports.BEAT_METRICS),
             self._role(
-                "flower", probe=page(self._url(ports.FLOWER, "/healthcheck")), port=ports.FLOWER
+                "flower",
+                probe=page(
+                    self._url(ports.FLOWER, "/healthcheck"), self._values["FLOWER_BASIC_AUTH"]
+                ),
+                port=ports.FLOWER,
             ),
             self._exporter(),
         ]

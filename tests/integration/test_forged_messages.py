@@ -429,8 +429,8 @@ def test_flower_asks_workers_and_survives_forged_events(
            "FLOWER_BASIC_AUTH": "admin:tests-only", "FLOWER_UNAUTHENTICATED_API": "false"},
     ) as flower:  # fmt: skip
         wait_until(
-            lambda: flower.probe("http", f"{address}/healthcheck") == 0, timeout=60,
-            what=f"flower: {flower.log_file}",
+            lambda: flower.probe("http", f"{address}/healthcheck", "FLOWER_BASIC_AUTH") == 0,
+            timeout=60, what=f"flower: {flower.log_file}",
         )  # fmt: skip
 
         def workers() -> dict[str, Any]:

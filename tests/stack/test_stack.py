@@ -141,7 +141,8 @@ def test_prometheus_reaches_everything_it_scrapes(stack: Stack) -> None:
 
 
 def test_nothing_but_health_is_told_without_a_password(stack: Stack) -> None:
-    assert stack.get(stack.url("FLOWER_PORT", "/workers"))[0] == 401
+    for path in ("/workers", "/metrics", "/healthcheck"):
+        assert stack.get(stack.url("FLOWER_PORT", path))[0] == 401
     user = stack.environment["FLOWER_BASIC_AUTH"]
     assert stack.get(stack.url("FLOWER_PORT", "/workers"), user)[0] == 200
     assert stack.get(stack.url("WEB_PORT", "/api/jobs"))[0] == 401
