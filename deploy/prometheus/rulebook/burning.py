@@ -1,0 +1,93 @@
+"""Alerts on the error budget: promises are broken faster than a month allows.
+
+99 % over 30 days is promised, so 1 % is the budget. Windows and factors are those of the Google SRE
+Workbook, chapter 5: at 14.4 times the pace an hour spends 2 % of the month, at 6 times six hours
+spend 5 %. The short window beside each long one ends the alert soon after the fault.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from deploy.prometheus.rulebook.pace import HOUR, MINUTE, Pace, number
+from deploy.prometheus.rulebook.promql import grown
+from deploy.prometheus.rulebook.rule import CRITICAL, WARNING, Alert
+
+#: Share of tasks and requests for which a promise may be broken within 30 days.
+ERROR_BUDGET: Final = 0.01
+
+#: Events a minute, below which a share says little: one failure at night is not 100 %. The canary
+#: alone makes one a minute in each queue. Less frequent work is watched by CeleryTaskFailing,
+#: CeleryTaskNeverSucceeds and CeleryQueueOldestMessageTooOld.
+LEAST_EVENTS_PER_MINUTE: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A promise whose budget can burn.
+
+    Attributes:
+        alert: Start of the names of its two alerts.
+        recorded: Start of the names of its recorded burn rates.
+        events: Counter of everything that the promise is about.
+        by: Labels that tell one promise from the next.
+        meaning: For the table of alerts.
+        what: What happened to a share of the events, for the description.
+        dashboard: As in ``Alert``.
+        dashboard_variables: As in ``Alert``.
+    """
+
+    alert: str
+    recorded: str
+    events: str
+    by: str
+    meaning: str
+    what: str
+    dashboard: str
+    dashboard_variables: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Speed:
+    suffix: str
+    severity: str
+    factor: float
+    long: str
+    long_seconds: float
+    short: str
+    hold_seconds: float
+    words: str
+
+
+_SPEEDS: Final = (
+    _Speed("Fast", CRITICAL, 14.4, "1h", HOUR, "5m", 2 * MINUTE, "hour"),
+    _Speed("Slow", WARNING, 6, "6h", 6 * HOUR, "30m", 15 * MINUTE, "six hours"),
+)
+
+
+def alerts(pace: Pace, promise: Promise) -> tuple[Alert, ...]:
+    """Return the fast and the slow alert of a promise."""
+    return tuple(_alert(pace, promise, speed) for speed in _SPEEDS)
+
+
+def _alert(pace: Pace, promise: Promise, speed: _Speed) -> Alert:
+    limit = number(speed.factor * ERROR_BUDGET)
+    events = grown(promise.events, speed.long_seconds, pace)
+    least = pace.count(LEAST_EVENTS_PER_MINUTE, speed.long_seconds)
+    return Alert(
+        f"{promise.alert}ErrorBudgetBurn{speed.suffix}",
+        speed.severity,
+        f"{promise.meaning}: at least {number(speed.factor)} times as often as the month allows, "
+        f"for {'an hour' if speed.long == '1h' else 'six hours'}",
+        f"{promise.recorded}:burnrate{speed.long} > {limit}\n"
+        f"and {promise.recorded}:burnrate{speed.short} > {limit}\n"
+        f"and on ({promise.by})\n"
+        f"sum by ({promise.by}) ({events}) >= {least}",
+        summary=f"{promise.meaning}, {number(speed.factor)} times as often as the month allows",
+        description=f"{{{{ $value | humanizePercentage }}}} of {promise.what}, in the last "
+        f"{speed.words}. {ERROR_BUDGET:.0%} over 30 days is the budget.",
+        dashboard=promise.dashboard,
+        hold=pace.hold(speed.hold_seconds),
+        dashboard_variables=promise.dashboard_variables,
+    )

@@ -1,0 +1,194 @@
+"""Are messages taken in time?"""
+
+from __future__ import annotations
+
+from config.topology import QUEUES, queues_of
+from deploy.prometheus.rulebook import burning
+from deploy.prometheus.rulebook.pace import MINUTE, Pace, duration
+from deploy.prometheus.rulebook.promql import grown, held
+from deploy.prometheus.rulebook.rule import CRITICAL, WARNING, Alert, Group
+
+_QUEUE = "namespace, queue_name"
+_LENGTH = "queue_name:celery_queue_length:max"
+#: Seconds between two canaries of a queue (housekeeping.canary in the schedule).
+CANARY_INTERVAL_SECONDS = 60
+
+
+def group(pace: Pace) -> Group:
+    """Return the alerts of the queues."""
+    return Group(
+        "celeriac.queues",
+        (
+            _oldest_message_too_old(pace),
+            _stalled(pace),
+            _no_consumer(pace),
+            _worker_idle(pace),
+            _canary_missing(pace),
+            *burning.alerts(
+                pace,
+                burning.Promise(
+                    "CeleryQueueing",
+                    "queue_name:celery_task_queueing",
+                    "celery_sli_queueing_total",
+                    _QUEUE,
+                    meaning="Tasks of a queue start later than promised",
+                    what="the tasks of {{ $labels.queue_name }} started later than the target of "
+                    "the queue",
+                    dashboard="queues",
+                    dashboard_variables=("queue_name",),
+                ),
+            ),
+            _saturated(pace),
+        ),
+        area="queues",
+    )
+
+
+def _oldest_message_too_old(pace: Pace) -> Alert:
+    age = held("celery_queue_oldest_message_age_seconds", pace)
+    target = held("celery_queue_slo_seconds", pace)
+    return Alert(
+        "CeleryQueueOldestMessageTooOld",
+        CRITICAL,
+        "The next message of a queue has waited more than twice the queue's target",
+        # Twice: the target itself is allowed to be missed by one task in a hundred.
+        f"{age}\n> on ({_QUEUE}) 2 * {target}",
+        summary="A queue is not served in time",
+        description="The next message of {{ $labels.queue_name }} has waited "
+        "{{ $value | humanizeDuration }}, more than twice the target of the queue.",
+        dashboard="queues",
+        # A deployment of workers takes less.
+        hold=pace.hold(2 * MINUTE),
+        dashboard_variables=("queue_name",),
+    )
+
+
+def _stalled(pace: Pace) -> Alert:
+    windows: dict[float, list[str]] = {}
+    for queue in QUEUES:
+        # All slots may be full for as long as the longest task of the same workers may run.
+        longest = max(row.hard_time_limit_seconds for row in queues_of(queue.worker))
+        windows.setdefault(longest + 2 * MINUTE, []).append(queue.name)
+    unknown = "|".join(queue.name for queue in QUEUES)
+    branches = [
+        *(
+            (seconds, f'queue_name=~"{"|".join(names)}"')
+            for seconds, names in sorted(windows.items())
+        ),
+        # A queue that is not in the table: a typing error, or a foreign publisher.
+        (max(windows), f'queue_name!~"{unknown}"'),
+    ]
+    expressions = [
+        f"(\n  min_over_time({_LENGTH}{{{which}}}[{pace.window(seconds)}]) > 0\n"
+        f"  unless on ({_QUEUE})\n"
+        f"  sum by ({_QUEUE}) "
+        f"({grown(f'celery_task_started_total{{{which}}}', seconds, pace)}) > 0\n)"
+        for seconds, which in branches
+    ]
+    return Alert(
+        "CeleryQueueStalled",
+        CRITICAL,
+        "A queue holds messages, and nothing of it has started for longer than any task may run",
+        "\nor\n".join(expressions),
+        summary="A queue stands still",
+        description="{{ $labels.queue_name }} holds at least {{ $value }} messages, and no task of "
+        "it has started for longer than its workers' longest time limit.",
+        dashboard="queues",
+        hold=pace.hold(MINUTE),
+        dashboard_variables=("queue_name",),
+    )
+
+
+def _no_consumer(pace: Pace) -> Alert:
+    return Alert(
+        "CeleryQueueHasNoConsumer",
+        CRITICAL,
+        "A queue holds messages, and no worker subscribes to it",
+        f"{_LENGTH} > 0\nunless on ({_QUEUE})\n"
+        f"sum by ({_QUEUE}) (celery_worker_queue_subscription) > 0",
+        summary="Nobody serves a queue that holds messages",
+        description="{{ $labels.queue_name }} holds {{ $value }} messages, and no worker takes "
+        "messages from it: its workers are away, or its name is a typing error.",
+        dashboard="queues",
+        # A worker that is replaced is back in less.
+        hold=pace.hold(3 * MINUTE),
+        dashboard_variables=("queue_name",),
+    )
+
+
+def _worker_idle(pace: Pace) -> Alert:
+    # Together with `for` and two scrapes this stays under three minutes: what issue 5 promises.
+    seconds = MINUTE
+    window = pace.window(seconds)
+    worker = "namespace, service, instance"
+    # Duplicates, revoked and rejected messages are work too, and start nothing.
+    worked = "\n  or ".join(
+        f"sum by ({worker}, queue_name) ({grown(f'celery_task_{end}_total', seconds, pace)}) > 0"
+        for end in ("started", "ignored", "revoked", "rejected")
+    )
+    return Alert(
+        "CeleryWorkerIdleWhileQueueWaits",
+        CRITICAL,
+        "A worker has free slots and starts nothing, while a queue it subscribes to holds messages",
+        f"(\n  min_over_time({_LENGTH}[{window}])\n"
+        f"  * on ({_QUEUE}) group_right ()\n"
+        f"  max by ({worker}, queue_name) (celery_worker_queue_subscription)\n) > 0\n"
+        # Free in every sample of the window: a busy worker is full in at least one.
+        "and on (namespace, instance)\n"
+        f"(\n  min by (namespace, instance) (min_over_time(celery_worker_pool_slots[{window}]))\n"
+        "  > on (namespace, instance)\n"
+        "  max by (namespace, instance) "
+        f'(max_over_time(celery_worker_requests{{state="active"}}[{window}]))\n)\n'
+        f"unless on ({worker}, queue_name)\n(\n  {worked}\n)",
+        summary="A worker is alive and takes nothing, while messages wait",
+        description="{{ $labels.instance }} subscribes to {{ $labels.queue_name }} and has free "
+        "slots, but has started nothing of it, while at least {{ $value }} messages wait.",
+        dashboard="workers",
+        hold=pace.hold(0.75 * MINUTE),
+        dashboard_variables=("queue_name",),
+    )
+
+
+def _canary_missing(pace: Pace) -> Alert:
+    patience = pace.age(4 * MINUTE, fact=CANARY_INTERVAL_SECONDS)
+    last = held("celery_canary_last_success_timestamp_seconds", pace)
+    # A queue that has a target and never had a canary, once the exporter has run long enough.
+    never = (
+        f"({patience} * group by ({_QUEUE}) "
+        f"(last_over_time(celery_queue_slo_seconds[{pace.window(MINUTE)}] "
+        f"offset {duration(float(patience))})))\n"
+        f"unless on ({_QUEUE}) {last}"
+    )
+    return Alert(
+        "CeleryCanaryMissing",
+        CRITICAL,
+        "The test task that beat sends through each queue every minute does not come through",
+        f"time() - {last} > {patience}\nor\n{never}",
+        summary="The canary of a queue does not come through",
+        description="No canary of {{ $labels.queue_name }} has come through for "
+        "{{ $value | humanizeDuration }} or longer: beat, the broker, the workers or the database "
+        "is broken somewhere on the way.",
+        dashboard="queues",
+        hold=pace.hold(MINUTE),
+        dashboard_variables=("queue_name",),
+    )
+
+
+def _saturated(pace: Pace) -> Alert:
+    window = pace.window(5 * MINUTE)
+    return Alert(
+        "CeleryWorkersSaturated",
+        WARNING,
+        "All workers of a queue are busy, and its messages wait longer than the target",
+        # 0.9: above it, waits grow without bound at the slightest variation (queueing theory).
+        f"avg_over_time(queue_name:celery_worker_busy:ratio[{window}]) > 0.9\n"
+        f"and on ({_QUEUE})\n"
+        "avg_over_time(queue_name:celery_queue_oldest_message_age:target_ratio"
+        f"[{window}]) > 1",
+        summary="The workers of a queue are too few",
+        description="{{ $value | humanizePercentage }} of the slots that serve "
+        "{{ $labels.queue_name }} are busy, and its messages wait longer than the target.",
+        dashboard="workers",
+        hold=pace.hold(5 * MINUTE),
+        dashboard_variables=("queue_name",),
+    )
