@@ -286,7 +286,7 @@ CELERY_TASK_TRACK_STARTED = False
 
 CELERY_BEAT_SCHEDULER = "telemetry.schedulers:WatchedDatabaseScheduler"
 CELERY_BEAT_MAX_LOOP_INTERVAL = 5
-CELERY_BEAT_SCHEDULE = {
+CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     name: {
         "task": task,
         "schedule": seconds,
@@ -302,6 +302,21 @@ CELERY_BEAT_SCHEDULE = {
         ("delete-expired-sessions", "housekeeping.delete_expired_sessions", 86_400.0),
     ]
 }
+#: One canary for each queue: what it finds is in ``housekeeping.models.Canary``.
+CELERY_BEAT_SCHEDULE.update(
+    {
+        f"canary-{queue.name}": {
+            "task": "housekeeping.canary",
+            "args": [queue.name],
+            "schedule": float(topology.CANARY_PERIOD_SECONDS),
+            "options": {
+                "queue": queue.name,
+                "expire_seconds": queue.canary_patience_seconds,
+            },
+        }
+        for queue in topology.QUEUES
+    }
+)
 DJANGO_CELERY_BEAT_TZ_AWARE = True
 
 #: Seconds a finished job and its rows are kept.

@@ -34,6 +34,14 @@ class Queue:
     hard_time_limit_seconds: int
     worker: str
 
+    @property
+    def canary_patience_seconds(self) -> int:
+        """Seconds after which a canary of the queue is given up.
+
+        Longer than a message may wait, or no canary would come through a queue that is only busy.
+        """
+        return CANARY_PERIOD_SECONDS + 2 * self.wait_target_seconds
+
 
 QUEUES: Final = (
     Queue(
@@ -75,6 +83,9 @@ QUEUES: Final = (
 )
 
 DEFAULT_QUEUE: Final = QUEUES[0]
+
+#: Seconds between two canaries of a queue (``housekeeping.canary``).
+CANARY_PERIOD_SECONDS: Final = 60
 
 #: Seconds a worker may take to finish or give back its tasks after SIGTERM, before it is killed.
 #: Warm shutdown 30 s + up to 32 s of a known stall in billiard + margin (docs/decisions/0008).

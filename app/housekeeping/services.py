@@ -1,4 +1,7 @@
-"""Deleting what is old, a few rows at a time: one large delete would hold locks for long."""
+"""Deleting what is old, a few rows at a time: one large delete would hold locks for long.
+
+And the trace that a canary leaves.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ from typing import Any
 from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models.functions import Now
 from django.utils import timezone
 from django_celery_results.models import TaskResult
 
 from delivery.models import Delivery, Group, State
+from housekeeping.models import Canary
 from jobs.models import Job
 
 #: Rows for each statement. A job takes up to 10,000 rows of its workload with it.
@@ -68,3 +73,13 @@ def expired_results() -> QuerySet[TaskResult]:
 def expired_sessions() -> QuerySet[Session]:
     """Return sessions that nobody can use any more."""
     return Session.objects.filter(expire_date__lt=timezone.now()).order_by("expire_date")
+
+
+def note_canary(queue: str) -> None:
+    """Note that a canary has come through this queue, now; one row for each queue."""
+    Canary.objects.bulk_create(
+        [Canary(queue=queue, succeeded_at=Now())],
+        update_conflicts=True,
+        unique_fields=["queue"],
+        update_fields=["succeeded_at"],
+    )

@@ -1,10 +1,14 @@
-"""Periodic tasks (queue: maintenance), all idempotent: each deletes what is old, if anything."""
+"""Periodic tasks, all idempotent: each deletes what is old, if anything (queue: maintenance).
+
+The canary is the exception: it goes through every queue, and leaves a trace.
+"""
 
 from __future__ import annotations
 
 from celery import shared_task
 
 from delivery.quarantine import old_quarantined_messages
+from delivery.tasks import run_once
 from housekeeping import services
 from jobs.rate_limit import full_buckets
 
@@ -44,3 +48,14 @@ def delete_expired_sessions() -> int:
 def delete_full_rate_buckets() -> int:
     """Delete buckets of callers who have waited long enough; returns the number of rows."""
     return services.delete_in_batches(full_buckets())
+
+
+@shared_task(name="housekeeping.canary", ignore_result=True)
+def canary(queue: str) -> None:
+    """Note that a task has come through the queue that it was sent to.
+
+    Queue: each of ``config.topology``, by the schedule. The row and the end of its delivery are one
+    commit, so a trace means that all of it works: beat, ledger, broker, worker, database.
+    """
+    with run_once():
+        services.note_canary(queue)
