@@ -39,6 +39,7 @@ class AdvisoryLock:
 
     Attributes:
         key: The number that is locked: 64 bits, used for nothing else in this database.
+        answered: Whether the database answered when it was asked last.
     """
 
     def __init__(self, key: int, *, application_name: str) -> None:
@@ -49,6 +50,7 @@ class AdvisoryLock:
             application_name: How the session is called in ``pg_stat_activity``.
         """
         self.key = key
+        self.answered = True
         self._application_name = application_name
         self._session: psycopg.Connection[Any] | None = None
         self._has_lock = False
@@ -64,6 +66,7 @@ class AdvisoryLock:
             self._has_lock = self._ask("SELECT pg_try_advisory_lock(%s)", self.key)
         except psycopg.Error as error:
             logger.warning("advisory_lock_not_asked", error=str(error))
+            self.answered = False
             self._leave()
         return self._has_lock
 
@@ -75,6 +78,7 @@ class AdvisoryLock:
             return self._ask("SELECT true")
         except psycopg.Error as error:
             logger.warning("advisory_lock_lost", error=str(error))
+            self.answered = False
             self._leave()
             return False
 
@@ -88,6 +92,7 @@ class AdvisoryLock:
             settings["application_name"] = self._application_name
             self._session = psycopg.connect(**settings, autocommit=True)
         row = self._session.execute(question, parameters).fetchone()
+        self.answered = True
         return row is not None and bool(row[0])
 
     def _leave(self) -> None:

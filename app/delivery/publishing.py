@@ -10,6 +10,7 @@ from typing import Any, Final
 import structlog
 from celery import current_app
 from django.db import transaction
+from django.dispatch import Signal
 from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]
 from redis.exceptions import RedisError
 
@@ -23,6 +24,12 @@ BROKER_ERRORS: Final = (OperationalError, BatchPublishError, RedisError, OSError
 #: that is down or frozen costs one time-out, not one for each task.
 QUIET_SECONDS: Final = 5.0
 
+#: Sent when the broker has taken messages of deliveries (``messages``: a sequence). Celery's own
+#: ``after_task_publish`` comes too early for a batch, which may still fail.
+published = Signal()
+#: Sent when messages were left to the relay (``messages``), because the broker is away or slow.
+left_to_the_relay = Signal()
+
 _quiet_until = 0.0
 
 
@@ -35,11 +42,12 @@ def publish(messages: Sequence[Message]) -> None:
     with current_app.producer_or_acquire() as producer:
         if len(messages) == 1:
             _send(messages[0], producer)
-            return
-        with producer.batch():
-            for message in messages:
-                # Within a batch nothing is sent yet, so there is nothing to try again.
-                _send(message, producer, retry=False)
+        else:
+            with producer.batch():
+                for message in messages:
+                    # Within a batch nothing is sent yet, so there is nothing to try again.
+                    _send(message, producer, retry=False)
+    published.send_robust(sender=None, messages=messages)
 
 
 def publish_after_commit(messages: Sequence[Message]) -> None:
@@ -55,12 +63,14 @@ def publish_or_leave(messages: Sequence[Message]) -> None:
     """Publish, or leave it to the relay."""
     global _quiet_until  # noqa: PLW0603 - of this process
     if time.monotonic() < _quiet_until:
+        left_to_the_relay.send_robust(sender=None, messages=messages)
         return
     try:
         publish(messages)
     except Exception as error:  # noqa: BLE001 - whatever it is, the ledger has the work
         _quiet_until = time.monotonic() + QUIET_SECONDS
         logger.warning("publishing_left_to_the_relay", count=len(messages), error=repr(error)[:300])
+        left_to_the_relay.send_robust(sender=None, messages=messages)
 
 
 def _send(message: Message, producer: Any, **options: Any) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
@@ -46,18 +46,40 @@ UNPUBLISHABLE_PAUSE_SECONDS: Final = 60.0
 UNPUBLISHABLE_PATIENCE_SECONDS: Final = 3600.0
 
 
+class Observer:
+    """Is told what a relay does: for probes and metrics. This one does not listen."""
+
+    def alive(self) -> None:
+        """Note that a round begins; comes at most some seconds apart."""
+
+    def round_finished(self) -> None:
+        """Note that a round ended without an error."""
+
+    def round_failed(self) -> None:
+        """Note that a round ended in an error."""
+
+    def published(self, messages: Sequence[Message]) -> None:
+        """Note what the broker has taken."""
+
+    def set_aside(self, messages: Sequence[Message]) -> None:
+        """Note what cannot be published, at least not by this relay."""
+
+    def broker_lost_its_data(self) -> None:
+        """Note that everything open is published again."""
+
+
 class Relay:
     """Publishes what is due until it is told to stop.
 
     Args:
         app: The Celery app, with all tasks.
-        alive: Called in every round, at most some seconds apart, for a probe.
+        observer: Is told what happens.
     """
 
-    def __init__(self, app: Celery[Any], alive: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, app: Celery[Any], observer: Observer | None = None) -> None:
         app.loader.import_default_modules()
         self._app = app
-        self._alive = alive
+        self._observer = observer or Observer()
         self._stopped = threading.Event()
         self._broker = broker.client()
         # kombu keeps a list for each priority; the first has the queue's own name.
@@ -75,14 +97,16 @@ class Relay:
         """Publish until ``stop`` is called. Survives the loss of the database and of the broker."""
         pause = 0.5
         while not self._stopped.is_set():
-            self._alive()
+            self._observer.alive()
             try:
                 seen = self.round()
+                self._observer.round_finished()
                 if seen < BATCH:
                     self._wait()
                 pause = 0.5
             except Exception as error:  # noqa: BLE001 - whatever it is: the next round may work
                 logger.warning("relay_round_failed", error=repr(error)[:500])
+                self._observer.round_failed()
                 _drop_broken_connections(error)
                 self._stopped.wait(pause)
                 # At most what a probe forgives.
@@ -108,17 +132,21 @@ class Relay:
 
     def _publish(self, messages: list[Message]) -> None:
         try:
-            publishing.publish(messages)
+            self._publish_at_once(messages)
         except publishing.BROKER_ERRORS:
             raise
         except Exception:  # noqa: BLE001 - one of them may be to blame, and not the others
             for message in messages:
                 try:
-                    publishing.publish([message])
+                    self._publish_at_once([message])
                 except publishing.BROKER_ERRORS:
                     raise
                 except Exception as error:  # noqa: BLE001 - as above
                     self._set_aside([message], f"It cannot be published: {error!r}")
+
+    def _publish_at_once(self, messages: list[Message]) -> None:
+        publishing.publish(messages)
+        self._observer.published(messages)
 
     def _look_at_the_broker(self) -> dict[str, float]:
         """Return when the oldest message of each queue was published; empty queues are left out."""
@@ -132,6 +160,7 @@ class Relay:
             self._broker.set(BOOKMARK, time.time())
             if again:
                 logger.warning("broker_lost_its_data", deliveries=again)
+                self._observer.broker_lost_its_data()
         heads: dict[str, float] = {}
         for (queue, _name), message in zip(self._lists, oldest, strict=True):
             if message is not None:
@@ -149,6 +178,7 @@ class Relay:
             "relay_cannot_publish", tasks=sorted({message.task for message in messages}),
             count=len(messages), reason=reason,
         )  # fmt: skip
+        self._observer.set_aside(messages)
         ids = [message.id for message in messages]
         ledger.bury_dispatched(ids, reason, older_than=UNPUBLISHABLE_PATIENCE_SECONDS)
         ledger.postpone(ids, UNPUBLISHABLE_PAUSE_SECONDS)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import NAMESPACE_OID, uuid5
 
 import structlog
-from celery import signals
+from celery import current_app, signals
 from django.conf import settings
 from django.db import (
     DatabaseError,
@@ -20,7 +21,8 @@ from django_celery_beat.models import PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
 
 from delivery.leadership import AdvisoryLock
-from telemetry import heartbeat, presence
+from telemetry import beat_metrics, heartbeat, metrics_server, presence, sent_messages
+from telemetry.beat_metrics import due_moment
 
 logger = structlog.get_logger(__name__)
 
@@ -52,6 +54,8 @@ def occurrence_id(name: str, schedule: Any, moment: datetime) -> str:
 @signals.beat_init.connect
 def _begin(**_: Any) -> None:
     presence.begin(settings.SERVICE_NAME)
+    sent_messages.count(current_app, metrics_server.REGISTRY)
+    metrics_server.serve()
 
 
 class WatchedDatabaseScheduler(DatabaseScheduler):
@@ -63,6 +67,7 @@ class WatchedDatabaseScheduler(DatabaseScheduler):
     """
 
     max_interval: float
+    _schedule: dict[str, ModelEntry] | None
     #: Celery would wait here for the broker, without a tick. A durable entry needs none, and a
     #: plain one takes a connection of the app, which gives up after seconds.
     producer = None
@@ -70,6 +75,9 @@ class WatchedDatabaseScheduler(DatabaseScheduler):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._lock = AdvisoryLock(LEADER_LOCK, application_name="celeriac-beat-leader")
         self._leads = False
+        self._metrics = beat_metrics.of_this_process()
+        # Name of an entry -> when it was last found to be due and could not be sent.
+        self._missed: dict[str, datetime] = {}
         super().__init__(*arguments, **options)
         self.max_interval = min(self.max_interval, LEADER_SECONDS)
 
@@ -88,6 +96,11 @@ class WatchedDatabaseScheduler(DatabaseScheduler):
         Without a database it comes back soon, and reads the schedule again: what could not be
         stored is due then as now.
         """
+        seconds = self._tick(*arguments, **options)
+        self._metrics.ticked()
+        return seconds
+
+    def _tick(self, *arguments: Any, **options: Any) -> float:
         try:
             if self._lead():
                 seconds: float = super().tick(*arguments, **options)
@@ -110,6 +123,7 @@ class WatchedDatabaseScheduler(DatabaseScheduler):
             OperationalError: The database is away, and nothing was stored.
             InterfaceError: As before.
         """
+        due = due_moment(entry)
         try:
             with transaction.atomic():
                 if not self._claim(entry):
@@ -117,11 +131,20 @@ class WatchedDatabaseScheduler(DatabaseScheduler):
                     return
                 self._send(entry)
         except (OperationalError, InterfaceError):
+            self._note_missed([entry])
             raise
         except Exception:
+            self._note_missed([entry])
             logger.exception("beat_entry_not_sent", entry=entry.name, task_name=entry.task)
         else:
+            self._metrics.sent(entry, due=due)
             self._dirty.discard(entry.name)
+
+    def all_as_schedule(self) -> dict[str, ModelEntry]:
+        """Read the enabled entries."""
+        entries: dict[str, ModelEntry] = super().all_as_schedule()
+        self._metrics.holds(entries)
+        return entries
 
     def sync(self) -> None:
         """Write what is known of the last runs, unless another process knows better."""
@@ -142,13 +165,23 @@ class WatchedDatabaseScheduler(DatabaseScheduler):
                 return True
             self._step_down()
         if not self._lock.acquire():
+            if not self._lock.answered:
+                # Who led when the database went away knows what should be sent meanwhile.
+                self._note_missed((self._schedule or {}).values())
+            elif self._schedule:
+                # Another one leads, and knows better.
+                self._schedule = None
+                self._metrics.holds({})
             return False
         close_old_connections()
         self._dirty.clear()
         self._heap = None
         self._initial_read = True
         super().setup_schedule()
+        # With the entries of the settings, which were not in the table before the first start.
+        self._metrics.holds(self._schedule or {})
         self._leads = True
+        self._metrics.leads()
         logger.info("beat_leads")
         return True
 
@@ -156,6 +189,17 @@ class WatchedDatabaseScheduler(DatabaseScheduler):
         if self._leads:
             logger.info("beat_stands_by")
         self._leads = False
+        self._metrics.stands_by()
+
+    def _note_missed(self, entries: Iterable[ModelEntry]) -> None:
+        """Count what is due and cannot be sent, each occurrence once."""
+        missed = [
+            entry.name
+            for entry in entries
+            if due_moment(entry, self._missed.get(entry.name, EPOCH)) <= datetime.now(UTC)
+        ]
+        self._missed.update(dict.fromkeys(missed, datetime.now(UTC)))
+        self._metrics.not_sent(missed)
 
     def _claim(self, entry: ModelEntry) -> bool:
         """Note the run in the entry's row; False if the row knows a later one, or is gone.

@@ -12,7 +12,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from delivery.relay import Relay
-from telemetry import heartbeat, presence
+from telemetry import heartbeat, metrics_server, presence, sent_messages
+from telemetry.relay_metrics import RelayMetrics
 
 
 class Command(BaseCommand):
@@ -28,15 +29,13 @@ class Command(BaseCommand):
         """Run until a signal comes."""
         for module in options["include"]:
             import_module(module)
-        relay = Relay(current_app, alive=_note)
+        relay = Relay(current_app, RelayMetrics(current_app, metrics_server.REGISTRY))
+        sent_messages.count(current_app, metrics_server.REGISTRY)
         presence.begin(settings.SERVICE_NAME)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: relay.stop())
+        metrics_server.serve()
         try:
             relay.run()
         finally:
             heartbeat.forget()
-
-
-def _note() -> None:
-    heartbeat.note(heartbeat.RELAYING)
