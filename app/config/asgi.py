@@ -15,6 +15,9 @@ from console.authentication import caller_of_scope  # noqa: E402
 from console.request_size import RequestSizeLimit  # noqa: E402
 from console.sockets import web_sockets  # noqa: E402
 from jobs.consumers import JobConsumer  # noqa: E402
+from telemetry import web_metrics  # noqa: E402
+
+web_metrics.begin()
 
 jobs = JobConsumer.as_asgi(identify=caller_of_scope)
 application = ProtocolTypeRouter(

@@ -5,7 +5,9 @@ https://docs.gunicorn.org/en/stable/settings.html
 
 import os
 from pathlib import Path
+from typing import Any
 
+from telemetry import metrics_files
 from telemetry.logs import standard_library_configuration
 
 bind = f"{os.environ.get('BIND_HOST', '0.0.0.0')}:{os.environ.get('WEB_PORT', '8000')}"  # noqa: S104
@@ -34,3 +36,11 @@ logconfig_dict = standard_library_configuration(
 forwarded_allow_ips = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1")
 # Nobody controls gunicorn through a socket here, and the root file system is read-only.
 control_socket_disable = True
+
+# Now, not in gunicorn's on_starting: the application is loaded before that, and has metrics.
+metrics_files.prepare()
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """Keep what an ended process has counted."""
+    metrics_files.retire(worker.pid)

@@ -52,6 +52,9 @@ class Worker(UvicornWorker):
     async def callback_notify(self) -> None:
         """Tell gunicorn, and whoever else looks, that the loop turns (every ``timeout`` / 2)."""
         presence.note(presence.SERVING)
+        from telemetry import web_metrics  # noqa: PLC0415 - only once Django is ready
+
+        web_metrics.note_pool()
         await super().callback_notify()
 
 

@@ -71,6 +71,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     # First: probes must be answered whatever the Host header is, and without a redirect to TLS.
     "console.probes.ProbeMiddleware",
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -85,6 +86,8 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    # Last: as near to the view as can be. Its beginning is measured by the other one, above.
+    "console.request_metrics.RequestMetricsMiddleware",
 ]
 
 TEMPLATES: list[dict[str, Any]] = [
@@ -196,6 +199,9 @@ DATABASES: dict[str, dict[str, Any]] = {
         },
     }
 }
+if SERVICE_NAME == "web":
+    # Counts and times each statement, in the role that serves the numbers.
+    DATABASES["default"]["ENGINE"] = "django_prometheus.db.backends.postgresql"
 if DATABASE_POOL_SIZE:
     DATABASES["default"]["OPTIONS"]["pool"] = {
         "min_size": 1,
@@ -410,6 +416,12 @@ QUEUE_WAIT_TARGETS = {queue.name: queue.wait_target_seconds for queue in topolog
 #: Where worker, beat and relay serve their metrics; 0: nowhere. One port for all, because each has
 #: an address of its own; the embedded stack, where they share one, gives each another.
 METRICS_PORT = env.int("METRICS_PORT", 9811, validate=environment.between(0, 65_535))
+#: Upper bounds in seconds of requests and of database statements (django-prometheus). Fewer than
+#: its own: each is a series for each view and method.
+PROMETHEUS_LATENCY_BUCKETS = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+    float("inf"),
+)
 #: Address that metrics are served on; all interfaces inside a container.
 BIND_HOST = env.str("BIND_HOST", "0.0.0.0")  # noqa: S104
 #: Links on the console to the tools beside it: name -> address in the reader's browser.

@@ -1,4 +1,4 @@
-"""/livez, /readyz, /health and /version, answered before anything else looks at the request.
+"""/livez, /readyz, /health, /version, /metrics: before anything else looks at the request.
 
 Probes come with the address of the container as Host and without TLS, so they must not meet
 ALLOWED_HOSTS (400) or the redirect to https (which a prober takes for success).
@@ -12,9 +12,15 @@ from typing import Any, Final
 from django.conf import settings
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from delivery.broker import client
+from telemetry import web_metrics
+
+#: The metrics of the role, for Prometheus. The proxy in front must keep it inside
+#: (docs/operations.md).
+METRICS: Final = "/metrics"
 
 
 def database_fault() -> str | None:
@@ -23,6 +29,7 @@ def database_fault() -> str | None:
         connection.ensure_connection()
         executor = MigrationExecutor(connection)
         waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
+        web_metrics.note_migrations(len(waiting))
     except Exception as error:  # noqa: BLE001 - whatever it is, the answer is "not ready"
         return type(error).__name__
     finally:
@@ -80,8 +87,20 @@ class ProbeMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer a request."""
+        if request.path == METRICS:
+            return _metrics(request)
         probe = PROBES.get(request.path)
         if probe is None or request.method not in ("GET", "HEAD"):
             return self._get_response(request)
         status, body = probe()
         return JsonResponse(body, status=status, headers={"Cache-Control": "no-store"})
+
+
+def _metrics(request: HttpRequest) -> HttpResponse:
+    if request.method not in ("GET", "HEAD"):
+        return HttpResponseNotAllowed(["GET", "HEAD"])
+    return HttpResponse(
+        web_metrics.exposition(),
+        content_type=CONTENT_TYPE_LATEST,
+        headers={"Cache-Control": "no-store"},
+    )

@@ -12,6 +12,7 @@ from django.contrib.auth.backends import ModelBackend
 from django.http import HttpRequest, HttpResponse
 
 from jobs.rate_limit import Rate, RateLimitedError, give_back, take
+from telemetry import web_metrics
 
 logger = structlog.get_logger(__name__)
 
@@ -29,7 +30,11 @@ def admit(caller: str) -> None:
         RateLimitedError: It asks too often.
     """
     rate = Rate(settings.API_RATE_LIMIT_PER_MINUTE, settings.API_RATE_LIMIT_BURST)
-    take(f"caller {caller}", rate)
+    try:
+        take(f"caller {caller}", rate)
+    except RateLimitedError:
+        web_metrics.count_rate_limited(web_metrics.API)
+        raise
 
 
 def note_failure(request: HttpRequest, what: str) -> None:
@@ -44,6 +49,7 @@ def note_failure(request: HttpRequest, what: str) -> None:
     try:
         take(_bucket_of(request, what), _failure_rate())
     except RateLimitedError:
+        web_metrics.count_rate_limited(web_metrics.SIGN_IN)
         logger.warning("too_many_failed_sign_ins", client=client_network(request))
         raise
 

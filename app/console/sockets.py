@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from channels.auth import AuthMiddleware
 from channels.routing import URLRouter
@@ -12,6 +12,10 @@ from django.urls import URLPattern, re_path
 
 from console.authentication import Application, origin_checked_for_sessions
 from console.errors import DATABASE_AWAY
+from telemetry import web_metrics
+
+#: First messages to a client that say no; each server answers with an HTTP status.
+REFUSALS: Final = ("websocket.close", "websocket.http.response.start")
 
 
 def web_sockets(routes: list[URLPattern]) -> Application:
@@ -23,9 +27,29 @@ def web_sockets(routes: list[URLPattern]) -> Application:
     # Django's types know no ASGI applications here.
     anything_else: Any = _no_such_address
     router = URLRouter([*routes, re_path("", anything_else)])
-    return origin_checked_for_sessions(
-        CookieMiddleware(_session_keys_checked(SessionMiddleware(AuthMiddleware(router))))
+    return _refusals_counted(
+        origin_checked_for_sessions(
+            CookieMiddleware(_session_keys_checked(SessionMiddleware(AuthMiddleware(router))))
+        )
     )
+
+
+def _refusals_counted(application: Application) -> Application:
+    """Count each handshake that is not accepted, whoever refuses it."""
+
+    async def count(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        answered = False
+
+        async def watch(message: dict[str, Any]) -> None:
+            nonlocal answered
+            if not answered and message["type"] in REFUSALS:
+                web_metrics.count_refused_socket()
+            answered = True
+            await send(message)
+
+        await application(scope, receive, watch)
+
+    return count
 
 
 def _session_keys_checked(application: Application) -> Application:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from channels.generic.websocket import AsyncWebsocketConsumer
 
 from jobs.feeds import feeds
+from telemetry import web_metrics
 
 #: Close codes: a valid sign-in is missing; come back, as after a restart of the server (1012 of
 #: https://www.iana.org/assignments/websocket). The others are in ``jobs.feeds``.
@@ -40,13 +41,21 @@ class JobConsumer(AsyncWebsocketConsumer):
         super().__init__()
         self._identify = identify
         self._sender: asyncio.Task[None] | None = None
+        self._opened = contextlib.ExitStack()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one WebSocket. However it ends, it is not open any more then."""
+        with self._opened:
+            await super().__call__(scope, receive, send)
 
     async def connect(self) -> None:
         """Check who asks, then start to send."""
         await self.accept()
         if self._identify(self.scope) is None:
+            web_metrics.count_refused_socket()
             await self.close(CLOSE_UNAUTHENTICATED)
             return
+        self._opened.enter_context(web_metrics.open_socket())
         self._sender = asyncio.create_task(self._send_messages())
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:

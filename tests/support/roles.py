@@ -73,6 +73,7 @@ def role_environment(directory: Path, name: str, extra: dict[str, str]) -> dict[
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "SERVICE_NAME": name,
         "HEARTBEAT_FILE": str(directory / f"{name}.heartbeat"),
+        "WEB_METRICS_DIRECTORY": str(directory / f"{name}.metrics"),
         **extra,
     }
 

@@ -24,6 +24,7 @@ IMAGES: dict[str, Any] = yaml.safe_load(read("deploy/docker/images.yaml"))["serv
 READ_ELSEWHERE = {
     "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "DJANGO_SUPERUSER_USERNAME",
     "DJANGO_SUPERUSER_PASSWORD", "FLOWER_BASIC_AUTH", "WORKER_CONCURRENCY", "ALERT_TIME_SCALE",
+    "WEB_METRICS_DIRECTORY",
 }  # fmt: skip
 
 

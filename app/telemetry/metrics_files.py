@@ -1,0 +1,111 @@
+"""The files in which the processes of the web role keep their metrics, so that one can tell all.
+
+Gunicorn runs several processes, and a scrape reaches one of them. prometheus-client's multiprocess
+mode has each write its numbers to files of its own in one folder (``PROMETHEUS_MULTIPROC_DIR``,
+which must be set before it is imported: the entry point does that for the web role alone).
+
+What it lacks is an end: a process that is replaced leaves its counters behind, and each scrape
+reads them for ever. ``retire`` adds them up in one file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+#: Kinds of metrics that outlive their process.
+LASTING: Final = ("counter", "histogram")
+#: Takes the place of a process id in the name of the file with the sums.
+RETIRED: Final = "retired"
+
+#: Processes that have ended and still have files.
+_ended: set[int] = set()
+
+
+def directory() -> Path | None:
+    """Return the folder; None where one process is all there is."""
+    name = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return Path(name) if name else None
+
+
+def prepare() -> None:
+    """Make the folder, or empty it: numbers of an earlier start would never reset.
+
+    Raises:
+        PermissionError: There is one of another user, who could read or change what is in it.
+    """
+    folder = directory()
+    if folder is None:
+        return
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+        raise PermissionError(f"{folder} belongs to somebody else")
+    shutil.rmtree(folder)
+    folder.mkdir(mode=0o700)
+
+
+def exposition(folder: Path) -> bytes:
+    """Return the metrics of all processes, in Prometheus' text format."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
+    with _locked(folder, fcntl.LOCK_SH):
+        return generate_latest(registry)
+
+
+def retire(process: int) -> None:
+    """Add what an ended process has counted to the sums, and remove its files.
+
+    A scrape sees the numbers before or after, but never twice or not at all: Prometheus would take
+    that for a restart. While one reads, this is put off until the next process ends: gunicorn's
+    main process must not wait for anybody.
+    """
+    folder = directory()
+    if folder is None:
+        return
+    _ended.add(process)
+    try:
+        with _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            for kind in LASTING:
+                _add_up(folder, kind)
+            for number in _ended:
+                mark_process_dead(number, str(folder))  # type: ignore[no-untyped-call]
+            _ended.clear()
+    except BlockingIOError:
+        return
+
+
+@contextmanager
+def _locked(folder: Path, how: int) -> Iterator[None]:
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, how)
+        yield
+
+
+def _add_up(folder: Path, kind: str) -> None:
+    files = [path for number in _ended if (path := folder / f"{kind}_{number}.db").exists()]
+    if not files:
+        return
+    total = folder / f"{kind}_{RETIRED}.db"
+    parts = [*files, total] if total.exists() else files
+    merged = MultiProcessCollector.merge([str(path) for path in parts], accumulate=False)  # type: ignore[no-untyped-call]
+    unfinished = total.with_suffix(".new")
+    unfinished.unlink(missing_ok=True)
+    sums = MmapedDict(str(unfinished))  # type: ignore[no-untyped-call]
+    for metric in merged:
+        for sample in metric.samples:
+            names, values = list(sample.labels), list(sample.labels.values())
+            key = mmap_key(metric.name, sample.name, names, values, metric.documentation)
+            sums.write_value(key, sample.value, 0.0)  # type: ignore[no-untyped-call]
+    sums.close()  # type: ignore[no-untyped-call]
+    unfinished.replace(total)
+    for path in files:
+        path.unlink()
