@@ -69,6 +69,13 @@ SESSION: Final = {
     "idle_in_transaction_session_timeout": "10s",
 }
 
+#: Tables of this database that are ours to give rights on.
+OWN_TABLES: Final = """
+SELECT current_schema(), relname FROM pg_class
+WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'm')
+    AND pg_has_role(relowner, 'USAGE')
+"""
+
 
 def prepare(passwords: Mapping[str, str]) -> list[str]:
     """Make or update each account whose password is there, and give it its rights.
@@ -149,24 +156,26 @@ def _prepare_role(account: Account, password: str) -> bool:
 def _grant(account: Account) -> bool:
     """Give the role what it may read here, and take what it could read before."""
     role = sql.Identifier(account.name)
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(
-            sql.SQL("GRANT CONNECT ON DATABASE {database} TO {role}").format(
-                database=sql.Identifier(connection.settings_dict["NAME"]), role=role
-            )
-        )
-        cursor.execute(sql.SQL("GRANT USAGE ON SCHEMA public TO {role}").format(role=role))
-        cursor.execute(
-            sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role}").format(role=role)
-        )
-        for table, columns in account.columns.items():
-            cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [table])
-            if cursor.fetchone() == (True,):
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(OWN_TABLES)
+            tables = {name: sql.Identifier(schema, name) for schema, name in cursor.fetchall()}
+            if tables:
                 cursor.execute(
-                    sql.SQL("GRANT SELECT ({columns}) ON {table} TO {role}").format(
-                        columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
-                        table=sql.Identifier(table),
-                        role=role,
+                    sql.SQL("REVOKE ALL ON {tables} FROM {role}").format(
+                        tables=sql.SQL(", ").join(tables.values()), role=role
                     )
                 )
+            for table, columns in account.columns.items():
+                if table in tables:
+                    cursor.execute(
+                        sql.SQL("GRANT SELECT ({columns}) ON {table} TO {role}").format(
+                            columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
+                            table=tables[table],
+                            role=role,
+                        )
+                    )
+    except ProgrammingError as error:  # insufficient privilege
+        logger.warning("reading_account_not_granted", account=account.name, error=str(error))
+        return False
     return True
