@@ -13,8 +13,10 @@ logger = structlog.get_logger(__name__)
 
 #: Seconds that a scrape waits for a reading. Prometheus waits 10.
 PATIENCE_SECONDS: Final = 4.0
-#: A reading is good for all who ask while it is younger than so many times what it cost: a server
-#: that is slow is read less often, however many ask.
+#: A reading that cost less is made anew for everybody who asks.
+CHEAP_SECONDS: Final = 0.1
+#: Another is good for all who ask while it is younger than so many times what it cost, so that a
+#: slow server is read less often, however many ask.
 COST_FACTOR: Final = 10
 LONGEST_FRESH_SECONDS: Final = 10.0
 
@@ -81,9 +83,9 @@ class Source(Generic[Read]):
             return
         self.seconds = time.monotonic() - began
         self.succeeded_at = time.time()
-        self._fresh_until = time.monotonic() + min(
-            self.seconds * COST_FACTOR, LONGEST_FRESH_SECONDS
-        )
+        if self.seconds > CHEAP_SECONDS:
+            fresh = min(self.seconds * COST_FACTOR, LONGEST_FRESH_SECONDS)
+            self._fresh_until = time.monotonic() + fresh
         self._last = found
         self._note(well=True, error="")
 
