@@ -12,7 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.embedded.process import Process, page
+from deploy.embedded import allowed_environment
+from deploy.embedded.process import PROCESS_MARKER, STACK_MARKER, Process, page
 from deploy.prometheus import scrape_configuration
 from deploy.stack import ports
 from deploy.stack.errors import StackError
@@ -21,16 +22,18 @@ from deploy.stack.ports import HOST, Port
 #: Share of their length that the windows of the alerts may have: shorter than this, a window would
 #: hold no two scrapes.
 SHORTEST_TIME_SCALE = 0.01
-#: The password of both exporters' accounts stays off command lines, and out of supervisord's file.
-REDIS_EXPORTER = (
-    'export REDIS_USER=redis-exporter REDIS_PASSWORD="$SERVER_EXPORTERS_PASSWORD"; exec "$0" "$@"'
-)
-POSTGRES_EXPORTER = (
-    "export DATA_SOURCE_USER=postgres_exporter "
-    'DATA_SOURCE_PASS="$SERVER_EXPORTERS_PASSWORD"; exec "$0" "$@"'
-)
+#: What each may know; the password of the exporters is that of accounts that only read.
+_ALWAYS = (STACK_MARKER, PROCESS_MARKER)
+REDIS_EXPORTER_VARIABLES = ("REDIS_USER", "REDIS_PASSWORD=SERVER_EXPORTERS_PASSWORD", *_ALWAYS)
+POSTGRES_EXPORTER_VARIABLES = (
+    "DATA_SOURCE_URI", "DATA_SOURCE_USER", "DATA_SOURCE_PASS=SERVER_EXPORTERS_PASSWORD", *_ALWAYS,
+)  # fmt: skip
+ALERTMANAGER_VARIABLES = (
+    "ALERT_MAIL_TO", "ALERT_MAIL_FROM", "ALERT_WEBHOOK_URL", "ALERT_WATCHDOG_URL", "EMAIL_HOST",
+    "EMAIL_PORT", "EMAIL_HOST_USER", "EMAIL_HOST_PASSWORD", "EMAIL_USE_TLS", *_ALWAYS,
+)  # fmt: skip
 #: As in docker-compose.yml: the file holds secrets, and is made anew at each start.
-ALERTMANAGER = 'umask 077; "$1" > "$2" || exit; shift 2; exec "$0" "$@"'
+RENDER_AND_RUN = 'umask 077; "$1" > "$2" || exit; shift 2; exec "$0" "$@"'
 
 
 @dataclass(frozen=True)
@@ -153,13 +156,15 @@ class Monitoring:
             "--storage.tsdb.retention.time=15d",
             *self._addresses(ports.PROMETHEUS),
         ]
-        return self._process(ports.PROMETHEUS, command, "/-/ready")
+        return self._process(
+            ports.PROMETHEUS, allowed_environment.command(_ALWAYS, command), "/-/ready"
+        )
 
     def _alertmanager(self, program: str) -> Process:
         renderer = self._root / "deploy" / "prometheus" / "alertmanager-configuration"
         configuration = self._folder / "alertmanager.yml"
         command = [
-            *_shell(ALERTMANAGER, program),
+            *("/bin/sh", "-c", RENDER_AND_RUN, program),
             str(renderer),
             str(configuration),
             f"--config.file={configuration}",
@@ -167,24 +172,35 @@ class Monitoring:
             "--cluster.listen-address=",
             *self._addresses(ports.ALERTMANAGER),
         ]
-        return self._process(ports.ALERTMANAGER, command, "/-/ready")
+        return self._process(
+            ports.ALERTMANAGER,
+            allowed_environment.command(ALERTMANAGER_VARIABLES, command),
+            "/-/ready",
+        )
 
     def _redis_exporter(self, program: str) -> Process:
         command = [
-            *_shell(REDIS_EXPORTER, program),
+            program,
             f"-redis.addr=redis://{HOST}:{self._redis_port}",
             f"-web.listen-address={self._listen(ports.REDIS_EXPORTER)}",
         ]
-        return self._process(ports.REDIS_EXPORTER, command, "/health")
+        return self._process(
+            ports.REDIS_EXPORTER,
+            allowed_environment.command(REDIS_EXPORTER_VARIABLES, command),
+            "/health",
+            {"REDIS_USER": "redis-exporter"},
+        )
 
     def _postgres_exporter(self, program: str) -> Process:
-        command = [
-            *_shell(POSTGRES_EXPORTER, program),
-            f"--web.listen-address={self._listen(ports.POSTGRES_EXPORTER)}",
-        ]
-        address = f"{HOST}:{self._postgres_port}/celeriac?sslmode=disable"
+        command = [program, f"--web.listen-address={self._listen(ports.POSTGRES_EXPORTER)}"]
         return self._process(
-            ports.POSTGRES_EXPORTER, command, "/", environment={"DATA_SOURCE_URI": address}
+            ports.POSTGRES_EXPORTER,
+            allowed_environment.command(POSTGRES_EXPORTER_VARIABLES, command),
+            "/",
+            {
+                "DATA_SOURCE_URI": f"{HOST}:{self._postgres_port}/celeriac?sslmode=disable",
+                "DATA_SOURCE_USER": "postgres_exporter",
+            },
         )
 
     def _process(
@@ -209,7 +225,3 @@ class Monitoring:
 
     def _listen(self, port: Port) -> str:
         return f"{HOST}:{port.number(self._values)}"
-
-
-def _shell(script: str, program: str) -> list[str]:
-    return ["/bin/sh", "-c", script, program]

@@ -86,20 +86,21 @@ def settings(directory: Path) -> dict[str, str]:
 
 @contextmanager
 def running(
-    directory: Path, *, more_code: Path | None = None, **changes: str
+    directory: Path, *, root: Path = ROOT, more_code: Path | None = None, **changes: str
 ) -> Iterator[EmbeddedStack]:
     """Run the stack; its files are in a directory, except what PostgreSQL cannot reach there.
 
     Args:
         directory: For settings, data and logs; the logs stay.
+        root: The repository, or a copy of it.
         more_code: A folder from which the roles can import too.
         changes: Settings that differ from .env.example.
     """
     values = {**settings(directory), **changes}
     state = directory / "stack"
-    runtime = EmbeddedRuntime(ROOT, state, values)
+    runtime = EmbeddedRuntime(root, state, values)
     # The entry point puts the application's own folder in front of this.
-    folders = [ROOT / "app", *([more_code] if more_code else [])]
+    folders = [root / "app", *([more_code] if more_code else [])]
     runtime._environment["PYTHONPATH"] = os.pathsep.join(map(str, folders))
     try:
         runtime.up()
