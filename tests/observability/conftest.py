@@ -1,0 +1,98 @@
+"""The stack whose alerts are fired, the watch on them, and the table at the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.embedded import monitoring
+from tests.observability import hurry, report
+from tests.observability.report import Row
+from tests.observability.victim import APPLICATION, Victim
+from tests.observability.watch import Watch, watching
+from tests.support import embedded_stack
+from tests.support.alert_receiver import AlertReceiver, running_alert_receiver
+from tests.support.alertmanager import Alertmanager
+from tests.support.roles import ROOT
+
+ROWS: pytest.StashKey[list[Row]] = pytest.StashKey()
+PAGE = ROOT / "docs" / "alerts.md"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin an empty table."""
+    config.stash[ROWS] = []
+
+
+@pytest.fixture(scope="session")
+def rows(request: pytest.FixtureRequest) -> list[Row]:
+    """Return the table."""
+    return request.config.stash[ROWS]
+
+
+@pytest.fixture(scope="session")
+def alert_receiver() -> Iterator[AlertReceiver]:
+    """Run what alerts are posted to."""
+    with running_alert_receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def dead_mans_switch() -> Iterator[AlertReceiver]:
+    """Run what is called as long as alerts work."""
+    with running_alert_receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def victim(
+    tmp_path_factory: pytest.TempPathFactory,
+    alert_receiver: AlertReceiver,
+    dead_mans_switch: AlertReceiver,
+) -> Iterator[Victim]:
+    """Run the stack that is broken."""
+    left_out = [program.title for program in monitoring.PROGRAMS if not program.path]
+    if left_out and not os.environ.get("CI"):
+        pytest.skip(f"not installed (.ci/prometheus install): {', '.join(left_out)}")
+    assert not left_out, f"CI must fire the alerts, but there is no {', '.join(left_out)}"
+    directory = tmp_path_factory.mktemp("alerts")
+    root = hurry.copy_of_the_repository(directory / "repository")
+    with embedded_stack.running(
+        directory,
+        root=root,
+        more_code=APPLICATION,
+        DJANGO_SETTINGS_MODULE="alert_settings",
+        ALERT_TIME_SCALE=str(hurry.TIME_SCALE),
+        ALERT_WEBHOOK_URL=alert_receiver.url,
+        ALERT_WATCHDOG_URL=dead_mans_switch.url,
+        EXPORTER_SCAN_SECONDS="1",
+        FAULT_INJECTION="true",
+        API_RATE_LIMIT_PER_MINUTE="0",
+        WORKER_WARM_SHUTDOWN_SECONDS="2",
+    ) as stack:
+        yield Victim(stack, alert_receiver)
+
+
+@pytest.fixture(scope="session")
+def watch(victim: Victim) -> Iterator[Watch]:
+    """Look at its Alertmanager from now on."""
+    url = f"http://127.0.0.1:{victim.stack.values['ALERTMANAGER_PORT']}"
+    with watching(Alertmanager(url)) as running:
+        yield running
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print the table; write it to docs/alerts.md if ``ALERTS_REPORT`` says so."""
+    rows = config.stash[ROWS]
+    if not rows:
+        return
+    terminalreporter.write_sep("=", "alerts")
+    terminalreporter.write_line(report.as_text(rows))
+    if os.environ.get("ALERTS_REPORT") == "write":
+        report.write(Path(PAGE), rows)
+        terminalreporter.write_line(f"written to {PAGE.relative_to(ROOT)}")

@@ -1,0 +1,104 @@
+"""What happens to workers."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.observability.faults.fault import Fault, expected
+from tests.observability.victim import Victim
+from tests.support.roles import wait_until
+
+#: Tasks that run when a worker is killed: one for each of its pool processes.
+RUNNING = 4
+#: Starts of a worker; the alert is about more than two.
+RESTARTS = 3
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+
+
+@contextmanager
+def _killed_at_work(victim: Victim) -> Iterator[None]:
+    """Kill all workers while messages are in their hands, so that nobody gives them back."""
+    victim.publish("causes.sleep", RUNNING, seconds=4.5)
+    wait_until(lambda: victim.redis.hlen("unacked") >= RUNNING, timeout=10, what="all are taken")
+    for service in ("worker", "worker-bulk"):
+        victim.target.kill(service)
+    try:
+        yield
+    finally:
+        for service in ("worker", "worker-bulk"):
+            victim.stack.start(service)
+
+
+@contextmanager
+def _crash_loop(victim: Victim) -> Iterator[None]:
+    port = victim.stack.values["WORKER_BULK_METRICS_PORT"]
+
+    def serves() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as page:
+                return b"celery_worker_up" in page.read()
+        except OSError:
+            return False
+
+    for _ in range(RESTARTS):
+        for process in victim.target._everything("worker-bulk"):
+            process.kill()
+        time.sleep(1)
+        wait_until(serves, timeout=60, what="supervisord has started it again")
+        time.sleep(2)  # two scrapes see it
+    yield
+    victim.stack._wait_for("worker-bulk", "running", "healthy")
+
+
+@contextmanager
+def _little_memory(victim: Victim) -> Iterator[None]:
+    """Put a worker into a control group whose limit its pool processes nearly reach."""
+    memory = CONTROL_GROUPS / "memory"
+    parent, limit = (
+        (memory, "memory.limit_in_bytes") if memory.is_dir() else (CONTROL_GROUPS, "memory.max")
+    )
+    group = parent / f"celeriac-alerts-{victim.stack.values['WEB_PORT']}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"control groups cannot be made here: {error}")
+    main, *children = victim.target._everything("worker")
+    resident = sum(child.memory_info().rss for child in children)
+    (group / limit).write_text(str(int(resident / 0.9)), encoding="ascii")
+    try:
+        for process in (main, *children):
+            (group / "cgroup.procs").write_text(str(process.pid), encoding="ascii")
+        yield
+    finally:
+        for process in (group / "cgroup.procs").read_text(encoding="ascii").split():
+            (parent / "cgroup.procs").write_text(process, encoding="ascii")
+        group.rmdir()
+
+
+KILLED = Fault(
+    "all workers are killed (SIGKILL) at work, and stay away",
+    _killed_at_work,
+    (
+        expected("CeleryWorkerDown", service="worker"),
+        expected("CeleryWorkerDown", service="worker-bulk"),
+        expected("CeleryMessagesPastVisibilityTimeout"),
+    ),
+    afterwards=(expected("CeleryTaskRedelivered", name="causes.sleep"),),
+)
+CRASH_LOOP = Fault(
+    f"a worker is killed {RESTARTS} times, and started again each time",
+    _crash_loop,
+    (expected("CeleryWorkerRestarting", service="worker-bulk"),),
+    patience=120.0,
+)
+LITTLE_MEMORY = Fault(
+    "a worker's memory limit is set just above what its processes use",
+    _little_memory,
+    (expected("CeleryWorkerMemoryHigh", service="worker"),),
+)

@@ -1,0 +1,122 @@
+"""Every alert is fired by its real fault, seen in Alertmanager, and is over after the fault.
+
+A healthy stack comes first, and what fires there would be a false alarm. Then one phase of faults
+after the other (phases.py); the last test waits for the end of every alert.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from tests.observability.faults.fault import Expected, Fault
+from tests.observability.phases import ALWAYS, PHASES
+from tests.observability.report import Row
+from tests.observability.victim import Victim
+from tests.observability.watch import Firing, Watch
+from tests.support.alert_receiver import AlertReceiver
+from tests.support.roles import wait_until
+
+#: Seconds until a stack that has just been started, or mended, has nothing to say.
+QUIET_SECONDS = 120.0
+#: Seconds that it must stay so, before it is broken.
+HEALTHY_SECONDS = 15.0
+#: Seconds after which every alert is over; the longest window is 72 s (an hour in production).
+OVER_SECONDS = 150.0
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@dataclass
+class Fired:
+    """An alert that its fault has fired.
+
+    Attributes:
+        fault: What was done.
+        expected: The alert.
+        firing: What was seen in Alertmanager.
+        injected: When the fault began, or ended, if that is what fires the alert.
+        mended: When it ended.
+    """
+
+    fault: Fault
+    expected: Expected
+    firing: Firing
+    injected: float
+    mended: float = 0.0
+
+
+@pytest.fixture(scope="module")
+def fired() -> list[Fired]:
+    return []
+
+
+def test_a_healthy_stack_fires_the_watchdog_and_nothing_else(
+    watch: Watch, dead_mans_switch: AlertReceiver, rows: list[Row]
+) -> None:
+    wait_until(lambda: watch.names() == {ALWAYS}, timeout=QUIET_SECONDS, what="it is quiet")
+    before = len(watch.firings)
+    time.sleep(HEALTHY_SECONDS)
+    false_alarms = [firing.labels for firing in watch.firings[before:]]
+    assert false_alarms == []
+    assert watch.names() == {ALWAYS}
+    assert set(dead_mans_switch.names()) == {ALWAYS}
+    rows.append(Row(ALWAYS, "none: it always fires", None, None))
+
+
+@pytest.mark.parametrize(
+    "phase", PHASES, ids=lambda phase: "+".join(fault.alerts[0].alert for fault in phase)
+)
+def test_faults_fire_their_alerts(
+    phase: tuple[Fault, ...], victim: Victim, watch: Watch, fired: list[Fired]
+) -> None:
+    for fault in phase:
+        for alert in (*fault.alerts, *fault.afterwards):
+            watch.wait_until_quiet(alert.alert, alert.labels, QUIET_SECONDS)
+    injected: list[float] = []
+    seen: list[Fired] = []
+    with ExitStack() as faults:
+        for fault in phase:
+            injected.append(time.monotonic())
+            faults.enter_context(fault.inject(victim))
+        for fault, moment in zip(phase, injected, strict=True):
+            for alert in fault.alerts:
+                firing = watch.wait_for(alert.alert, alert.labels, fault.patience)
+                seen.append(Fired(fault, alert, firing, moment))
+    mended = time.monotonic()
+    for fault in phase:
+        for alert in fault.afterwards:
+            firing = watch.wait_for(alert.alert, alert.labels, fault.patience)
+            seen.append(Fired(fault, alert, firing, mended))
+    for one in seen:
+        one.mended = mended
+    fired += seen
+
+
+def test_every_alert_is_over_after_its_fault(
+    watch: Watch, fired: list[Fired], rows: list[Row]
+) -> None:
+    wait_until(
+        lambda: watch.names() == {ALWAYS},
+        timeout=OVER_SECONDS,
+        what=f"all is quiet; {sorted(watch.names())} fire",
+    )
+    for one in fired:
+        assert one.firing.ended is not None
+        over = max(0.0, one.firing.ended - one.mended)
+        seconds = one.firing.began - one.injected
+        rows.append(Row(one.expected.alert, one.fault.what, seconds, over))
+    assert len(fired) == sum(
+        len(fault.alerts) + len(fault.afterwards) for phase in PHASES for fault in phase
+    )
+
+
+def test_alerts_reached_the_receiver(alert_receiver: AlertReceiver, fired: list[Fired]) -> None:
+    """Except those that their cause silences."""
+    assert {"RedisDown", "PostgresDown", "CeleryWorkerDown"} <= set(alert_receiver.names())
+    assert {"RedisDown", "PostgresDown", "CeleryWorkerDown"} <= set(
+        alert_receiver.names("resolved")
+    )

@@ -1,0 +1,113 @@
+"""Looks at Alertmanager all the time, and remembers when each alert fired and when it was over."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tests.support.alertmanager import Alertmanager
+from tests.support.roles import wait_until
+
+#: Seconds between two looks: the precision of what is measured.
+LOOK_SECONDS = 0.5
+
+
+@dataclass
+class Firing:
+    """One alert that fired.
+
+    Attributes:
+        labels: All its labels.
+        began: When it was first seen (``time.monotonic``).
+        ended: When it was first missing; None while it fires.
+    """
+
+    labels: Mapping[str, str]
+    began: float
+    ended: float | None = None
+
+    def matches(self, name: str, labels: Mapping[str, str]) -> bool:
+        """Say whether it is the alert of this name, with at least these labels."""
+        return self.labels["alertname"] == name and labels.items() <= self.labels.items()
+
+
+@dataclass
+class Watch:
+    """What Alertmanager has said since the start."""
+
+    alertmanager: Alertmanager
+    firings: list[Firing] = field(default_factory=list)
+
+    def look(self) -> None:
+        """Compare what fires now with what fired at the last look."""
+        try:
+            alerts = self.alertmanager.alerts()
+        except OSError:  # it is restarted: what was known stays known
+            return
+        now = time.monotonic()
+        current = [alert["labels"] for alert in alerts]
+        for firing in self.firings:
+            if firing.ended is None and firing.labels not in current:
+                firing.ended = now
+        open_now = [firing.labels for firing in self.firings if firing.ended is None]
+        self.firings += [Firing(labels, now) for labels in current if labels not in open_now]
+
+    def firing(self, name: str, labels: Mapping[str, str]) -> Firing | None:
+        """Return the alert if it fires now."""
+        for firing in list(self.firings):
+            if firing.ended is None and firing.matches(name, labels):
+                return firing
+        return None
+
+    def names(self) -> set[str]:
+        """Return the names of the alerts that fire now."""
+        return {firing.labels["alertname"] for firing in list(self.firings) if firing.ended is None}
+
+    def wait_for(self, name: str, labels: Mapping[str, str], timeout: float) -> Firing:
+        """Wait until the alert fires.
+
+        Raises:
+            AssertionError: It did not, within so many seconds.
+        """
+        wait_until(
+            lambda: self.firing(name, labels),
+            timeout=timeout,
+            what=f"{name} {dict(labels)} fires; {sorted(self.names())} do",
+        )
+        found = self.firing(name, labels)
+        assert found
+        return found
+
+    def wait_until_quiet(self, name: str, labels: Mapping[str, str], timeout: float) -> None:
+        """Wait until the alert does not fire.
+
+        Raises:
+            AssertionError: It still did after so many seconds.
+        """
+        wait_until(
+            lambda: not self.firing(name, labels),
+            timeout=timeout,
+            what=f"{name} {dict(labels)} is over",
+        )
+
+
+@contextmanager
+def watching(alertmanager: Alertmanager) -> Iterator[Watch]:
+    """Look until the end, from a thread."""
+    watch = Watch(alertmanager)
+    over = threading.Event()
+
+    def look_on() -> None:
+        while not over.wait(LOOK_SECONDS):
+            watch.look()
+
+    thread = threading.Thread(target=look_on, name="watch", daemon=True)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        over.set()
+        thread.join()
