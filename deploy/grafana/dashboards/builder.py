@@ -40,6 +40,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from deploy.grafana.dashboards import colours
+from deploy.prometheus.rulebook.rule import RUNBOOK_URL
 
 Json = dict[str, Any]
 
@@ -49,8 +50,6 @@ SCHEMA_VERSION: Final = 41
 COLUMNS: Final = 24
 #: All our dashboards carry it; the dropdown in each one's header lists them by it.
 TAG: Final = "celeriac"
-#: Where a runbook is, by the name of its alert.
-RUNBOOKS: Final = "https://github.com/celeriac/celeriac/blob/main/docs/runbooks/"
 #: Every query filters by it.
 SELECTED: Final = 'namespace=~"$namespace"'
 #: ``LABEL.format("queue_name")`` in a link: that label of the series that was clicked.
@@ -69,7 +68,7 @@ RATIO: Final = "percentunit"
 #: A count of things.
 COUNT: Final = "short"
 #: Things per second.
-PER_SECOND: Final = "suffix: /s"
+PER_SECOND: Final = "suffix:/s"
 #: A Unix timestamp in *milliseconds* (``1000 * ...``), shown as "3 minutes ago".
 SINCE: Final = "dateTimeFromNow"
 #: Words, by value mappings.
@@ -130,6 +129,19 @@ class Link:
 
 
 @dataclass(frozen=True)
+class LinkByLabel:
+    """A way to the dashboard whose uid stands in a label of the series that was clicked."""
+
+    title: str
+    label: str
+
+    def to_json(self) -> Json:
+        """Return Grafana's data link."""
+        parts = "${datasource:queryparam}&${namespace:queryparam}&${__url_time_range}"
+        return {"title": self.title, "url": f"/d/{LABEL.format(self.label)}?{parts}"}
+
+
+@dataclass(frozen=True)
 class RunbookLink:
     """A way to the runbook of the alert whose name stands in a column of the table."""
 
@@ -138,8 +150,11 @@ class RunbookLink:
 
     def to_json(self) -> Json:
         """Return Grafana's data link."""
-        url = f"{RUNBOOKS}{CELL.format(self.column)}.md"
+        url = RUNBOOK_URL.format(alert=CELL.format(self.column))
         return {"title": self.title, "url": url, "targetBlank": True}
+
+
+AnyLink = Link | LinkByLabel | RunbookLink
 
 
 @dataclass(frozen=True)
@@ -201,30 +216,20 @@ def _readable(value: float, unit: str) -> str:
             return f"{value:g}"
 
 
-#: Value -> (word, colour). A number, or "null" for what has no value.
-Words = Mapping[float | str, tuple[str, str]]
+#: Value of a series, or of a label -> (word, colour).
+Words = (
+    Mapping[int, tuple[str, str]] | Mapping[float, tuple[str, str]] | Mapping[str, tuple[str, str]]
+)
 #: What ``up`` and its like say.
 UP_OR_DOWN: Final[Words] = {0: ("down", colours.BAD), 1: ("up", colours.GOOD)}
 
 
 def _mappings(words: Words) -> list[Json]:
-    numbers = {value: words[value] for value in words if value != "null"}
-    mappings: list[Json] = []
-    if numbers:
-        options = {
-            f"{value:g}" if isinstance(value, float | int) else value: {
-                "text": text,
-                "color": colour,
-                "index": index,
-            }
-            for index, (value, (text, colour)) in enumerate(numbers.items())
-        }
-        mappings.append({"type": "value", "options": options})
-    if "null" in words:
-        text, colour = words["null"]
-        result = {"text": text, "color": colour, "index": len(numbers)}
-        mappings.append({"type": "special", "options": {"match": "null+nan", "result": result}})
-    return mappings
+    options = {
+        str(value): {"text": text, "color": colour, "index": index}
+        for index, (value, (text, colour)) in enumerate(words.items())
+    }
+    return [{"type": "value", "options": options}]
 
 
 @dataclass(frozen=True)
@@ -314,7 +319,7 @@ class Panel:
     defaults: Json = field(default_factory=dict)
     overrides: tuple[Json, ...] = ()
     transformations: tuple[Json, ...] = ()
-    links: tuple[Link | RunbookLink, ...] = ()
+    links: tuple[AnyLink, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what a reader could not understand."""
@@ -408,7 +413,7 @@ def stat(
     sideways: bool = False,
     text_size: int | None = None,
     overrides: Sequence[Override] = (),
-    links: Sequence[Link] = (),
+    links: Sequence[AnyLink] = (),
 ) -> Panel:
     """Return a panel of big numbers as of now, one for each series.
 
@@ -473,7 +478,7 @@ def timeseries(
     legend: bool = True,
     calculations: Sequence[str] = ("lastNotNull", "max"),
     overrides: Sequence[Override] = (),
-    links: Sequence[Link] = (),
+    links: Sequence[AnyLink] = (),
 ) -> Panel:
     """Return a panel of lines over time, with its legend as a table of last and maximum.
 
@@ -490,7 +495,7 @@ def timeseries(
         minimum: Of the axis.
         stacked: Areas on top of each other, for parts of a whole.
         bars: Bars in place of lines, for counts of rare events.
-        logarithmic: Base 10 axis, for waits from milliseconds to hours.
+        logarithmic: Base 10 axis from 0.1 on, for waits from milliseconds to hours.
         legend_right: Beside the lines, not below them: for many series.
         legend: Whether there is a legend.
         calculations: Columns of the legend.
@@ -508,13 +513,13 @@ def timeseries(
         "axisSoftMin": 0,
     }
     if logarithmic:
-        custom["scaleDistribution"] = {"type": "log", "log": 10}
-        minimum = None
+        # Symmetric: a plain logarithm has no place for 0, and an empty queue waits for 0 s.
+        custom["scaleDistribution"] = {"type": "symlog", "log": 10, "linearThreshold": 0.1}
     defaults = _field(
         thresholds=thresholds, words=None, empty=empty, minimum=minimum, maximum=maximum
     )
     # Lines have the colours of what they are; the dashed lines have those of the thresholds.
-    defaults |= {"custom": custom, "color": {"mode": "palette-classic-by-name"}}
+    defaults |= {"custom": custom, "color": {"mode": "palette-classic"}}
     options: Json = {
         "legend": {
             "showLegend": legend,
@@ -575,9 +580,10 @@ def table(
     empty: str = "no data",
     width: int = 24,
     height: int = 8,
-    row_width: int | None = None,
+    label_widths: Mapping[str, int] | None = None,
+    label_words: Mapping[str, Words] | None = None,
     wrapped: bool = False,
-    links: Mapping[str, Sequence[Link | RunbookLink]] | None = None,
+    links: Mapping[str, Sequence[AnyLink]] | None = None,
     overrides: Sequence[Override] = (),
 ) -> Panel:
     """Return a table as of now: a row for each combination of labels, a column for each query.
@@ -593,7 +599,8 @@ def table(
         empty: What the panel says without rows: what emptiness means here.
         width: Columns of 24.
         height: Grid units.
-        row_width: Of the label columns, in pixels; None: their share.
+        label_widths: Heading -> width in pixels, for columns of labels.
+        label_words: Heading -> value -> (word, colour), for columns of labels.
         wrapped: Break long text in a cell, instead of cutting it.
         links: Heading -> links of its cells.
         overrides: For some of the columns.
@@ -620,8 +627,11 @@ def table(
     own: list[Json] = []
     for heading in rows.values():
         properties: Json = {"color": {"mode": "fixed", "fixedColor": "text"}}
-        if row_width:
-            properties["custom.width"] = row_width
+        if label_widths and heading in label_widths:
+            properties["custom.width"] = label_widths[heading]
+        if label_words and heading in label_words:
+            properties["mappings"] = _mappings(label_words[heading])
+            properties["custom.cellOptions"] = {"type": "color-text", "mode": "basic"}
         own.append(_cell(heading, properties, cell_links.pop(heading, ())))
     own += [
         _cell(column.title, _column_properties(column), cell_links.pop(column.title, ()))
@@ -650,7 +660,7 @@ def table(
     )
 
 
-def _cell(heading: str, properties: Json, links: Sequence[Link | RunbookLink]) -> Json:
+def _cell(heading: str, properties: Json, links: Sequence[AnyLink]) -> Json:
     if links:
         properties = properties | {"links": [link.to_json() for link in links]}
     return {
@@ -660,7 +670,11 @@ def _cell(heading: str, properties: Json, links: Sequence[Link | RunbookLink]) -
 
 
 def _column_properties(column: Column) -> Json:
-    properties: Json = {"unit": column.unit}
+    # A cell without a value says so; what an empty table means is the panel's to say.
+    properties: Json = {"unit": column.unit, "noValue": "-"}
+    if column.words:
+        plain = [{"color": "text", "value": None}]
+        properties["thresholds"] = {"mode": "absolute", "steps": plain}
     if column.thresholds:
         properties["thresholds"] = column.thresholds.to_json()
         properties["color"] = {"mode": "thresholds"}
@@ -688,12 +702,14 @@ def bar_gauge(
     maximum: float | None = None,
     minimum: float | None = 0,
     decimals: int | None = None,
+    text_size: int = 14,
     overrides: Sequence[Override] = (),
-    links: Sequence[Link] = (),
+    links: Sequence[AnyLink] = (),
 ) -> Panel:
     """Return horizontal bars as of now, one for each series: for comparing things with each other.
 
-    Arguments are those of ``stat``; ``minimum`` and ``maximum`` are the ends of the bars.
+    Arguments are those of ``stat``; ``minimum`` and ``maximum`` are the ends of the bars, and
+    ``text_size`` is that of names and values, in pixels.
     """
     return Panel(
         kind="bargauge",
@@ -710,6 +726,9 @@ def bar_gauge(
             "valueMode": "text",
             "namePlacement": "left",
             "showUnfilled": True,
+            "sizing": "auto",
+            "minVizHeight": 10,
+            "text": {"titleSize": text_size, "valueSize": text_size},
         },
         defaults=_field(
             thresholds=thresholds,
@@ -733,7 +752,7 @@ def state_timeline(
     width: int = 24,
     height: int = 6,
     show_values: bool = True,
-    links: Sequence[Link] = (),
+    links: Sequence[AnyLink] = (),
 ) -> Panel:
     """Return one bar over time for each series, coloured by its state: for up and down.
 
@@ -780,7 +799,7 @@ def heatmap(
     empty: str = "no data",
     width: int = 12,
     height: int = 8,
-    links: Sequence[Link] = (),
+    links: Sequence[AnyLink] = (),
 ) -> Panel:
     """Return how a histogram's observations spread over time.
 
@@ -893,6 +912,38 @@ class Variable:
         }
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A choice of one of a few fixed values at the top of a dashboard; the first is the default.
+
+    Attributes:
+        name: In expressions: ``$name``.
+        label: What the reader sees.
+        values: To choose from.
+    """
+
+    name: str
+    label: str
+    values: tuple[str, ...]
+
+    def to_json(self) -> Json:
+        """Return Grafana's variable."""
+        return {
+            "name": self.name,
+            "label": self.label,
+            "type": "custom",
+            "query": ",".join(self.values),
+            "options": [
+                {"text": value, "value": value, "selected": value == self.values[0]}
+                for value in self.values
+            ],
+            "multi": False,
+            "includeAll": False,
+            "current": {"text": self.values[0], "value": self.values[0]},
+            "hide": 0,
+        }
+
+
 NAMESPACE: Final = Variable("namespace", "Namespace", "label_values(up, namespace)")
 QUEUE_NAME: Final = Variable(
     "queue_name",
@@ -974,7 +1025,7 @@ class Dashboard:
     title: str
     description: str
     rows: tuple[Row, ...]
-    variables: tuple[Variable, ...] = ()
+    variables: tuple[Variable | Choice, ...] = ()
     refresh: str = "30s"
     since: str = "now-1h"
     untitled: tuple[Panel, ...] = ()

@@ -1,0 +1,68 @@
+"""Expressions that several dashboards share, so that they show the same number by the same words.
+
+Where a recording rule holds the answer (``deploy/prometheus/rulebook/recordings.py``), they ask for
+that. Expressions for ``OF_QUEUES`` follow the reader's choice of queues; a dashboard without that
+choice uses ``every_queue``.
+"""
+
+from typing import Final
+
+from deploy.grafana.dashboards.builder import SELECTED
+
+#: Errors that the promises allow, as a share: 99 % of attempts begin in time, 99 % of tasks end
+#: well, 99.9 % of requests are answered without a server error. The alerts on the budgets judge
+#: by the same shares (deploy/prometheus/rulebook).
+ALLOWED_LATE: Final = 0.01
+ALLOWED_FAILED: Final = 0.01
+ALLOWED_WEB_ERRORS: Final = 0.001
+
+#: ``namespace`` and the queues that the reader chose.
+_CHOSEN: Final = ', queue_name=~"$queue_name"'
+OF_QUEUES: Final = SELECTED + _CHOSEN
+
+#: Messages that wait, by queue.
+LENGTH: Final = f"max by (queue_name) (queue_name:celery_queue_length:max{{{OF_QUEUES}}})"
+#: Seconds that a message of the queue may wait.
+TARGET: Final = f"max by (queue_name) (celery_queue_slo_seconds{{{OF_QUEUES}}})"
+#: Age of the oldest waiting work, by queue: of the message in the broker, or of the row in the
+#: ledger, which is also right while the broker is down.
+OLDEST: Final = (
+    'max by (queue_name) ({__name__=~"celery_queue_oldest_message_age_seconds'
+    f'|celery_delivery_oldest_waiting_age_seconds", {OF_QUEUES}}})'
+)
+#: How fast the queue grows (falls, if negative), in messages per second.
+GROWTH: Final = (
+    f"max by (queue_name) (deriv(queue_name:celery_queue_length:max{{{OF_QUEUES}}}[5m]))"
+)
+#: Attempts per second, by queue: begun, and ended in whatever way.
+STARTED: Final = f"sum by (queue_name) (queue_name:celery_task_started:rate5m{{{OF_QUEUES}}})"
+COMPLETED: Final = f"sum by (queue_name) (queue_name:celery_task_completed:rate5m{{{OF_QUEUES}}})"
+#: What arrives: what is started, and what the queue grew by. Workers' pool processes publish too
+#: and have no endpoint of their own, so that nobody can count publications exactly.
+ARRIVING: Final = f"clamp_min({STARTED} + {GROWTH}, 0)"
+#: Seconds until the queue is empty at the pace of the last minutes; 0: it is; -1: it does not
+#: get shorter.
+DRAIN: Final = (
+    "max by (queue_name) "
+    f"(queue_name:celery_queue_drain_seconds:estimate{{{OF_QUEUES}}})"
+    f" or ({LENGTH} > 0) * 0 - 1 or {LENGTH}"
+)
+
+
+def every_queue(expr: str) -> str:
+    """Return the expression for all queues, whatever the reader chose elsewhere."""
+    return expr.replace(_CHOSEN, "")
+
+
+def budget_left(good: str, total: str, allowed: float, by: str = "") -> str:
+    """Return the share of the error budget of 30 days that is left; negative: overdrawn.
+
+    Args:
+        good: Counter of what went as promised, with its selector.
+        total: Counter of everything, with its selector.
+        allowed: Share of bad ones that the promise allows.
+        by: Labels to keep.
+    """
+    grouped = f" by ({by})" if by else ""
+    shares = f"sum{grouped} (increase({good}[30d])) / (sum{grouped} (increase({total}[30d])) > 0)"
+    return f"1 - (1 - {shares}) / {allowed:g}"
