@@ -16,9 +16,9 @@ from deploy.load.workloads import Workloads
 SENDERS: Final = 16
 #: Seconds between two drawings of the progress.
 REDRAW: Final = 0.5
-#: Seconds between two looks at the jobs, for each page that the last look took: it uses at most
-#: a fifth of what one caller may ask for by default.
-LOOK: Final = 0.5
+#: Seconds between two looks at the jobs, for each page that the last look took: a twentieth of what
+#: one caller may ask for by default, so that the looking is no load of its own.
+LOOK: Final = 2.0
 #: Pages of jobs in one look; older ones are found once the backlog is smaller.
 MOST_PAGES: Final = 20
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from deploy.grafana.dashboards import colours
+from deploy.grafana.dashboards.absence import absent, or_absent
 from deploy.grafana.dashboards.builder import (
     BYTES,
     CELL,
@@ -22,6 +23,7 @@ from deploy.grafana.dashboards.builder import (
     Column,
     Dashboard,
     Link,
+    Override,
     Panel,
     Query,
     Row,
@@ -36,11 +38,13 @@ from deploy.grafana.dashboards.builder import (
 )
 
 _QUEUES: Final = f'{SELECTED}, queue_name=~"$queue_name"'
-_FINE: Final = {0: ("failed", colours.BAD), 1: ("fine", colours.GOOD)}
+_FINE: Final[dict[float, tuple[str, str]]] = {0: ("failed", colours.BAD), 1: ("fine", colours.GOOD)}
 _MEMORY: Final = (
     f"max(redis_memory_used_bytes{{{SELECTED}}} / (redis_memory_max_bytes{{{SELECTED}}} > 0))"
 )
 _STAT_HEIGHT: Final = 3
+#: An axis from 0 to 1 where nothing happened, not to 100.
+_AT_LEAST_ONE: Final = Override(".", {"custom.axisSoftMax": 1})
 
 
 def dashboard() -> Dashboard:
@@ -67,133 +71,144 @@ def _now() -> tuple[Panel, ...]:
             "Broker",
             "Whether Redis answered the last scrape of celery-exporter. While it is down jobs are "
             "still accepted and kept in the database; nothing runs. RedisDown watches it.",
-            Query(f"min(celery_broker_up{{{SELECTED}}})"),
+            Query(or_absent(f"min(celery_broker_up{{{SELECTED}}})")),
             unit=COUNT,
-            words=UP_OR_DOWN,
+            words={**UP_OR_DOWN, **absent("no exporter")},
             height=_STAT_HEIGHT,
-            empty="no exporter",
         ),
         stat(
             "Memory of its limit",
             "Used memory, as a part of maxmemory. At 100 % Redis refuses new messages; the relay "
             "keeps them in the database until there is room.",
-            Query(_MEMORY),
+            Query(or_absent(_MEMORY)),
             unit=RATIO,
             decimals=0,
             thresholds=Thresholds("RedisMemoryHigh fires at 85 %", warning=0.7, bad=0.85),
             height=_STAT_HEIGHT,
-            empty="no limit set",
+            words=absent("no limit set", colours.UNKNOWN),
         ),
         stat(
             "When memory is full",
             "What Redis does at its limit. Only noeviction is safe: any other policy throws "
             "messages away. RedisBrokerWrongPolicy and RedisBrokerEvicting watch it.",
             Query(
-                f'count(redis_instance_info{{{SELECTED}, maxmemory_policy="noeviction"}})'
-                f" / count(redis_instance_info{{{SELECTED}}})"
-                f" or 0 * count(redis_instance_info{{{SELECTED}}})"
+                or_absent(
+                    f'count(redis_instance_info{{{SELECTED}, maxmemory_policy="noeviction"}})'
+                    f" / count(redis_instance_info{{{SELECTED}}})"
+                    f" or 0 * count(redis_instance_info{{{SELECTED}}})"
+                )
             ),
             unit=COUNT,
-            words={0: ("evicts", colours.BAD), 1: ("refuses", colours.GOOD)},
+            words={
+                0: ("evicts", colours.BAD),
+                1: ("refuses", colours.GOOD),
+                **absent("no exporter"),
+            },
             height=_STAT_HEIGHT,
-            empty="no exporter",
         ),
         stat(
             "Evicted keys",
             "Keys that Redis threw away in the time range to make room. Each may have been a "
             "queue.",
-            Query(f"round(sum(increase(redis_evicted_keys_total{{{SELECTED}}}[$__range])))"),
+            Query(
+                or_absent(f"round(sum(increase(redis_evicted_keys_total{{{SELECTED}}}[$__range])))")
+            ),
             unit=COUNT,
             thresholds=Thresholds("RedisBrokerEvicting fires at the first", bad=1),
             height=_STAT_HEIGHT,
-            empty="no exporter",
+            words=absent("no exporter"),
         ),
         stat(
             "Past visibility timeout",
             "Messages that a worker took and did not acknowledge within the visibility timeout. "
             "They should have been handed to another worker.",
-            Query(f"sum(celery_broker_unacked_past_visibility{{{SELECTED}}})"),
+            Query(or_absent(f"sum(celery_broker_unacked_past_visibility{{{SELECTED}}})")),
             unit=COUNT,
             thresholds=Thresholds(
                 "CeleryMessagesPastVisibilityTimeout: nobody restores them", bad=1
             ),
             height=_STAT_HEIGHT,
-            empty="no exporter",
+            words=absent("no exporter"),
         ),
         stat(
             "Due after the timeout",
             "Messages in the hands of workers whose eta is later than the visibility timeout "
             "allows: they will run more than once. Durable tasks wait in the database instead.",
-            Query(f"sum(celery_broker_eta_beyond_visibility{{{SELECTED}}})"),
+            Query(or_absent(f"sum(celery_broker_eta_beyond_visibility{{{SELECTED}}})")),
             unit=COUNT,
             thresholds=Thresholds("CeleryEtaBeyondVisibilityTimeout fires at the first", warning=1),
             height=_STAT_HEIGHT,
-            empty="no exporter",
+            words=absent("no exporter"),
         ),
         stat(
             "Last write to disk",
             "Whether the last write of the append-only file succeeded. Without it a restart of "
             "Redis loses its queues; the relay publishes durable tasks again.",
-            Query(f"min(redis_aof_last_write_status{{{SELECTED}}})"),
+            Query(or_absent(f"min(redis_aof_last_write_status{{{SELECTED}}})")),
             unit=COUNT,
-            words=_FINE,
+            words={**_FINE, **absent("no exporter")},
             height=_STAT_HEIGHT,
-            empty="no exporter",
         ),
         stat(
             "Relay's last round",
             "Seconds since the relay last finished a round. It publishes retries, etas, and what "
             "was lost on its way to the broker.",
-            Query(f"time() - max(celery_relay_last_round_timestamp_seconds{{{SELECTED}}})"),
+            Query(
+                or_absent(f"time() - max(celery_relay_last_round_timestamp_seconds{{{SELECTED}}})")
+            ),
             unit=SECONDS,
             decimals=0,
-            thresholds=Thresholds("CeleryRelayStalled fires at 120 s", warning=60, bad=120),
+            thresholds=Thresholds("CeleryRelayStalled fires at 60 s", warning=30, bad=60),
             height=_STAT_HEIGHT,
-            empty="no relay",
+            words=absent("no relay"),
         ),
         stat(
             "Overdue deliveries",
             "Durable tasks that the relay should have looked at two minutes ago.",
-            Query(f"sum(celery_deliveries_overdue{{{SELECTED}}})"),
+            Query(or_absent(f"sum(celery_deliveries_overdue{{{SELECTED}}})")),
             unit=COUNT,
             thresholds=Thresholds("CeleryDeliveriesOverdue", bad=1),
             height=_STAT_HEIGHT,
-            empty="no exporter",
+            words=absent("no exporter"),
         ),
         stat(
             "Losses of data",
             "Times in the time range that the broker came back without its data, and everything "
             "was published again. Nothing durable is lost; plain tasks are.",
             Query(
-                f"round(sum(increase(celery_relay_broker_data_losses_total{{{SELECTED}}}[$__range])))"
+                or_absent(
+                    f"round(sum(increase(celery_relay_broker_data_losses_total{{{SELECTED}}}[$__range])))"
+                )
             ),
             unit=COUNT,
             thresholds=Thresholds("CeleryBrokerLostItsData fires at the first", warning=1),
             height=_STAT_HEIGHT,
-            empty="no relay",
+            words=absent("no relay"),
         ),
         stat(
             "Dead letters",
             "Durable tasks that failed for good and wait for a person to replay or discard them.",
             Query(
-                f"sum(celery_dead_letters{{{SELECTED}}})"
-                f" or 0 * max(celery_database_up{{{SELECTED}}})"
+                or_absent(
+                    f"sum(celery_dead_letters{{{SELECTED}}})"
+                    f" or 0 * max(celery_database_up{{{SELECTED}}})"
+                )
             ),
             unit=COUNT,
             thresholds=Thresholds("somebody has to look at each", warning=1),
             height=_STAT_HEIGHT,
-            empty="no exporter",
+            words=absent("no exporter"),
             links=(Link("Which tasks fail?", Uid.TASKS),),
         ),
         stat(
             "Quarantined messages",
             "Messages that were refused: not signed, altered, or malformed. A few come from a "
             "wrong key; many from somebody who can write to Redis.",
-            Query(f"sum(celery_quarantined_messages{{{SELECTED}}})"),
+            Query(or_absent(f"sum(celery_quarantined_messages{{{SELECTED}}})")),
             unit=COUNT,
             thresholds=Thresholds("CeleryMessagesQuarantined: none is expected", warning=1),
             height=_STAT_HEIGHT,
-            empty="no exporter",
+            words=absent("no exporter"),
         ),
     )
 
@@ -234,16 +249,18 @@ def _twice() -> tuple[Panel, ...]:
             "Messages that wait for their eta",
             "In the hands of workers, found by a scan of the unacknowledged messages. Those due "
             "later than the visibility timeout allows will run more than once.",
-            Query(
-                f"sum by (queue_name) (celery_broker_eta_backlog{{{_QUEUES}}})", "{{queue_name}}"
-            ),
+            Query(f"sum(celery_broker_eta_backlog{{{_QUEUES}}})", "wait for their eta"),
             Query(
                 f"sum(celery_broker_eta_beyond_visibility{{{_QUEUES}}})",
                 "due after the timeout",
             ),
             unit=COUNT,
             width=8,
-            overrides=(*QUEUE_COLOURS, coloured("^due after", colours.BAD)),
+            overrides=(
+                coloured("^wait", colours.OLIVE),
+                coloured("^due after", colours.BAD),
+                _AT_LEAST_ONE,
+            ),
             empty="no exporter",
         ),
     )
@@ -257,7 +274,8 @@ def _published() -> tuple[Panel, ...]:
             "stop; both together are load.",
             Query(f'sum by (state) (celery_deliveries{{{_QUEUES}, state!="dead"}})', "{{state}}"),
             unit=COUNT,
-            width=8,
+            width=6,
+            height=9,
             stacked=True,
             overrides=STATE_COLOURS,
             empty="no exporter",
@@ -272,7 +290,9 @@ def _published() -> tuple[Panel, ...]:
                 "{{queue_name}}",
             ),
             unit=SECONDS,
-            width=8,
+            width=9,
+            height=9,
+            legend_right=True,
             overrides=QUEUE_COLOURS,
             empty="no exporter",
             links=(Link("Its queue", Uid.QUEUES, {"queue_name": CLICKED_QUEUE}),),
@@ -296,7 +316,9 @@ def _published() -> tuple[Panel, ...]:
                 "set aside",
             ),
             unit=PER_SECOND,
-            width=8,
+            width=9,
+            height=9,
+            legend_right=True,
             overrides=(
                 *QUEUE_COLOURS,
                 coloured("^failed", colours.BAD),
@@ -318,6 +340,7 @@ def _room() -> tuple[Panel, ...]:
             Query(f"sum(redis_memory_max_bytes{{{SELECTED}}} > 0)", "limit"),
             unit=BYTES,
             width=8,
+            height=9,
             overrides=(
                 coloured("^used", colours.BLUE),
                 coloured("^resident", colours.SKY),
@@ -333,6 +356,7 @@ def _room() -> tuple[Panel, ...]:
             Query(f"sum(redis_blocked_clients{{{SELECTED}}})", "blocked"),
             unit=COUNT,
             width=8,
+            height=9,
             overrides=(coloured("^connected", colours.BLUE), coloured("^blocked", colours.OLIVE)),
             empty="no exporter",
         ),
@@ -354,10 +378,12 @@ def _room() -> tuple[Panel, ...]:
             ),
             unit=PER_SECOND,
             width=8,
+            height=9,
             overrides=(
                 coloured("^refused", colours.WARNING),
                 coloured("^evicted", colours.BAD),
                 coloured("^expired", colours.UNKNOWN),
+                _AT_LEAST_ONE,
             ),
             empty="no exporter",
         ),
@@ -393,7 +419,7 @@ def _decisions() -> tuple[Panel, ...]:
             Query(f"sum(celery_quarantined_messages{{{SELECTED}}})", "quarantined"),
             unit=COUNT,
             height=7,
-            overrides=(coloured("^quarantined", colours.PURPLE),),
+            overrides=(coloured("^quarantined", colours.PURPLE), _AT_LEAST_ONE),
             empty="no exporter",
             links=(Link("How it fails", Uid.TASKS, {"name": CLICKED_TASK}),),
         ),
@@ -410,7 +436,7 @@ def _trust() -> tuple[Panel, ...]:
             Query(f"min(redis_aof_last_bgrewrite_status{{{SELECTED}}})", "last rewrite"),
             words=_FINE,
             width=8,
-            height=7,
+            height=8,
             empty="no exporter",
         ),
         table(
@@ -424,7 +450,12 @@ def _trust() -> tuple[Panel, ...]:
                     expr="time() - max by (source)"
                     f" (celery_exporter_last_success_timestamp_seconds{{{SELECTED}}})",
                     unit=SECONDS,
-                    thresholds=Thresholds("CeleryMetricsStale fires at 120 s", warning=60, bad=120),
+                    thresholds=Thresholds(
+                        "CeleryMetricsStale fires at 120 s, for the scan, which is made once a "
+                        "minute, at 300 s",
+                        warning=90,
+                        bad=120,
+                    ),
                     decimals=0,
                 ),
                 Column(
@@ -435,7 +466,7 @@ def _trust() -> tuple[Panel, ...]:
             ),
             sort_by="Read before",
             width=8,
-            height=7,
+            height=8,
             empty="no exporter",
         ),
         timeseries(
@@ -448,7 +479,7 @@ def _trust() -> tuple[Panel, ...]:
             ),
             unit=SECONDS,
             width=8,
-            height=7,
+            height=8,
             overrides=(
                 coloured("^broker$", colours.BLUE),
                 coloured("^broker_scan", colours.SKY),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from deploy.grafana.dashboards import colours
+from deploy.grafana.dashboards.absence import absent, or_absent
 from deploy.grafana.dashboards.builder import (
     CLICKED_QUEUE,
     COUNT,
@@ -30,13 +31,16 @@ from deploy.grafana.dashboards.builder import (
 )
 
 #: One beat sends; another, if there is one, stands by.
-_SENDERS: Final = {
+_SENDERS: Final[dict[float, tuple[str, str]]] = {
     0: ("nobody", colours.BAD),
     1: ("one beat", colours.GOOD),
     2: ("two beats", colours.BAD),
     3: ("three beats", colours.BAD),
 }
-_ROLES: Final = {0: ("stands by", colours.UNKNOWN), 1: ("sends", colours.GOOD)}
+_ROLES: Final[dict[float, tuple[str, str]]] = {
+    0: ("stands by", colours.UNKNOWN),
+    1: ("sends", colours.GOOD),
+}
 
 _AGE: Final = (
     f"time() - max by (entry) (celery_beat_entry_last_sent_timestamp_seconds{{{SELECTED}}})"
@@ -74,62 +78,65 @@ def _now() -> tuple[Panel, ...]:
             "Beat's last look",
             "Seconds since a beat last looked at its schedule. It looks every 5 seconds. If this "
             "grows, nothing periodic starts any more: retention, canaries, clean-ups.",
-            Query(f"time() - max(celery_beat_last_tick_timestamp_seconds{{{SELECTED}}})"),
+            Query(
+                or_absent(f"time() - max(celery_beat_last_tick_timestamp_seconds{{{SELECTED}}})")
+            ),
             unit=SECONDS,
             decimals=0,
-            thresholds=Thresholds("CeleryBeatStalled fires at 120 s", warning=30, bad=120),
-            empty="no beat",
+            thresholds=Thresholds("CeleryBeatStalled fires at 65 s", warning=30, bad=65),
+            words=absent("no beat"),
         ),
         stat(
             "Who sends",
             "How many beats hold the lock and send. With none, nothing is sent; with two, "
             "everything is sent twice. CeleryBeatStalled and CeleryBeatDuplicated watch it.",
-            Query(f"sum(celery_beat_leader{{{SELECTED}}})"),
+            Query(or_absent(f"sum(celery_beat_leader{{{SELECTED}}})")),
             unit=COUNT,
-            words=_SENDERS,
-            empty="no beat",
+            words={**_SENDERS, **absent("no beat")},
         ),
         stat(
             "Standing by",
             "Beats that wait to take over when the one that sends goes away. None is in order; "
             "it only means that a restart of beat is a short pause of the schedule.",
             Query(
-                f"count(celery_beat_leader{{{SELECTED}}} == 0)"
-                f" or 0 * count(celery_beat_leader{{{SELECTED}}})"
+                or_absent(
+                    f"count(celery_beat_leader{{{SELECTED}}} == 0)"
+                    f" or 0 * count(celery_beat_leader{{{SELECTED}}})"
+                )
             ),
             unit=COUNT,
-            empty="no beat",
+            words=absent("no beat"),
         ),
         stat(
             "Overdue entries",
             "Entries that were last sent longer ago than one and a half of their intervals and "
             "half a minute. The table below names them.",
-            Query(f"count({_OVERDUE}) or 0 * sum(celery_beat_entries{{{SELECTED}}})"),
+            Query(or_absent(f"count({_OVERDUE}) or 0 * sum(celery_beat_entries{{{SELECTED}}})")),
             unit=COUNT,
             thresholds=Thresholds("every entry has its time", bad=1),
-            empty="no beat",
+            words=absent("no beat"),
         ),
         stat(
             "Lag, p95",
             "95 % of the occurrences in the time range went out no later than this after they "
             "were due.",
-            Query(
-                f"histogram_quantile(0.95, sum by (le) (rate({_LAG.replace('}', '}[$__range]')})))"
-            ),
+            Query(or_absent(f"histogram_quantile(0.95, sum by (le) (rate({_LAG}[$__range])))")),
             unit=SECONDS,
             thresholds=_LATE,
-            empty="nothing sent",
+            words=absent("nothing sent", colours.UNKNOWN),
         ),
         stat(
             "Not sent",
             "Occurrences in the time range that could not be sent: the broker or the database was "
             "away. Beat tries again; durable ones are sent by the relay. Look at Broker next.",
             Query(
-                f"round(sum(increase(celery_beat_publish_failures_total{{{SELECTED}}}[$__range])))"
+                or_absent(
+                    f"round(sum(increase(celery_beat_publish_failures_total{{{SELECTED}}}[$__range])))"
+                )
             ),
             unit=COUNT,
             thresholds=Thresholds("CeleryBeatPublishFailed fires at the first", warning=1),
-            empty="no beat",
+            words=absent("no beat"),
             links=(Link("Is the broker in order?", Uid.BROKER),),
         ),
     )
@@ -175,7 +182,7 @@ def _entries() -> Panel:
             ),
         ),
         sort_by="Part of interval",
-        height=11,
+        height=14,
         empty="no beat holds a schedule",
         links={"Entry": (Link("Its tasks", Uid.TASKS),)},
     )
@@ -197,6 +204,7 @@ def _lag() -> tuple[Panel, ...]:
             unit=SECONDS,
             thresholds=_LATE,
             width=8,
+            height=9,
             overrides=QUANTILE_COLOURS,
             empty="nothing was sent",
         ),
@@ -207,21 +215,25 @@ def _lag() -> tuple[Panel, ...]:
             Query(f"sum by (le) (increase({_LAG}[$__rate_interval]))", interval="1m"),
             unit=SECONDS,
             width=8,
+            height=9,
             empty="nothing was sent",
         ),
         timeseries(
             "Sent and not sent",
             "Occurrences in each minute. A gap is a time without a beat that sends.",
             Query(
-                f"sum(increase(celery_beat_sent_total{{{SELECTED}}}[1m]))", "sent", interval="1m"
+                f"round(sum(increase(celery_beat_sent_total{{{SELECTED}}}[1m])))",
+                "sent",
+                interval="1m",
             ),
             Query(
-                f"sum(increase(celery_beat_publish_failures_total{{{SELECTED}}}[1m]))",
+                f"round(sum(increase(celery_beat_publish_failures_total{{{SELECTED}}}[1m])))",
                 "failed",
                 interval="1m",
             ),
             unit=COUNT,
             width=8,
+            height=9,
             bars=True,
             stacked=True,
             overrides=(coloured("^sent", colours.BLUE), coloured("^failed", colours.BAD)),
@@ -238,12 +250,13 @@ def _through() -> tuple[Panel, ...]:
             "last one came through: one number for beat, ledger, broker and worker together. If "
             "one queue grows, look at Queues; if all do, look at beat above and at Broker.",
             Query(
-                "time() - max by (queue_name)"
-                f" (celery_canary_last_success_timestamp_seconds{{{SELECTED}}})",
+                "time() - (max by (queue_name)"
+                f" (celery_canary_last_success_timestamp_seconds{{{SELECTED}}}) > 0)",
                 "{{queue_name}}",
             ),
             unit=SECONDS,
             thresholds=Thresholds("CeleryCanaryMissing fires at 300 s", bad=300),
+            legend_right=True,
             overrides=QUEUE_COLOURS,
             empty="no canary has come through yet",
             links=(Link("Its queue", Uid.QUEUES, {"queue_name": CLICKED_QUEUE}),),

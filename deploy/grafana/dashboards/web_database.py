@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from deploy.grafana.dashboards import colours
+from deploy.grafana.dashboards.absence import absent, or_absent
 from deploy.grafana.dashboards.builder import (
     BYTES,
     COUNT,
@@ -16,6 +17,7 @@ from deploy.grafana.dashboards.builder import (
     Column,
     Dashboard,
     Link,
+    Override,
     Panel,
     Query,
     Row,
@@ -28,6 +30,7 @@ from deploy.grafana.dashboards.builder import (
     table,
     timeseries,
 )
+from deploy.prometheus.rulebook.burning import ERROR_BUDGET
 
 _STATUSES: Final = "django_http_responses_total_by_status_view_method_total"
 _LATENCY: Final = "django_http_requests_latency_seconds_by_view_method_bucket"
@@ -44,12 +47,18 @@ _STATUS_COLOURS: Final = (
 _CONNECTION_COLOURS: Final = (
     coloured("^active", colours.BLUE),
     coloured("^idle$", colours.SKY),
-    coloured("^idle in transaction", colours.WARNING),
+    coloured("^idle in transaction$", colours.WARNING),
+    coloured("^idle in transaction .aborted", colours.BAD),
     coloured("^disabled|^fastpath", colours.UNKNOWN),
 )
-#: What the SLO allows: docs/alerts.md.
+#: An axis from 0 to 1 where nothing happened, not to 100.
+_AT_LEAST_ONE: Final = Override(".", {"custom.axisSoftMax": 1})
+#: At so many times the pace of the budget DjangoErrorBudgetBurnFast fires.
+_FAST: Final = 14.4
 _ERRORS: Final = Thresholds(
-    "the promise is 99.9 % of requests without a server error", warning=0.001, bad=0.01
+    "the promise is 99 % without a server error; DjangoErrorBudgetBurnFast fires at 14.4 %",
+    warning=ERROR_BUDGET,
+    bad=_FAST * ERROR_BUDGET,
 )
 _SLOW: Final = Thresholds("DjangoLatencyHigh fires at 1 s", warning=0.5, bad=1)
 
@@ -93,61 +102,65 @@ def _now() -> tuple[Panel, ...]:
         stat(
             "Web services up",
             "Web services that answer Prometheus, of those it knows. DjangoDown fires without any.",
-            Query(f'sum(up{{{SELECTED}, job="web"}}) / count(up{{{SELECTED}, job="web"}})'),
+            Query(
+                or_absent(f'sum(up{{{SELECTED}, job="web"}}) / count(up{{{SELECTED}, job="web"}})')
+            ),
             unit=RATIO,
             decimals=0,
             thresholds=Thresholds(
                 "each that is down serves nobody", warning=1, bad=0.5, falling=True
             ),
-            empty="none known",
+            words=absent("none known"),
         ),
         stat(
             "Requests",
             "Answered each second, over five minutes, without probes and scrapes.",
-            Query(f"sum({_statuses(SELECTED, '5m')})"),
+            Query(or_absent(f"sum({_statuses(SELECTED, '5m')})")),
             unit=PER_SECOND,
             decimals=1,
-            empty="no requests",
+            words=absent("no requests", colours.UNKNOWN),
         ),
         stat(
             "Server errors",
             "Share of requests answered with 5xx over five minutes. Which view, says the table "
             "below; why, say the logs of web with the request's id.",
-            Query(_share_of_errors(SELECTED, "5m")),
+            Query(or_absent(_share_of_errors(SELECTED, "5m"))),
             unit=RATIO,
             decimals=2,
             thresholds=_ERRORS,
-            empty="no requests",
+            words=absent("no requests", colours.UNKNOWN),
         ),
         stat(
             "Latency, p95",
             "95 % of requests over five minutes took no longer than this.",
-            Query(_latency(0.95, SELECTED, "5m")),
+            Query(or_absent(_latency(0.95, SELECTED, "5m"))),
             unit=SECONDS,
             thresholds=_SLOW,
-            empty="no requests",
+            words=absent("no requests", colours.UNKNOWN),
         ),
         stat(
             "Database connections",
             "Used, as a part of max_connections. At 100 % whoever comes next is refused, workers "
             "too.",
             Query(
-                f"sum(pg_stat_activity_count{{{SELECTED}}})"
-                f" / max(pg_settings_max_connections{{{SELECTED}}})"
+                or_absent(
+                    f"sum(pg_stat_activity_count{{{SELECTED}}})"
+                    f" / max(pg_settings_max_connections{{{SELECTED}}})"
+                )
             ),
             unit=RATIO,
             decimals=0,
             thresholds=Thresholds("PostgresTooManyConnections fires at 80 %", warning=0.7, bad=0.8),
-            empty="no database",
+            words=absent("no database"),
         ),
         stat(
             "Unapplied migrations",
             "Migrations that the code has and the database has not. Right after a deployment this "
             "is a migration that still runs; later it is one that failed.",
-            Query(f"max(web_migrations_unapplied{{{SELECTED}}})"),
+            Query(or_absent(f"max(web_migrations_unapplied{{{SELECTED}}})")),
             unit=COUNT,
             thresholds=Thresholds("DjangoMigrationsUnapplied", warning=1),
-            empty="not known",
+            words=absent("not known"),
         ),
     )
 
@@ -167,19 +180,21 @@ def _requests() -> tuple[Panel, ...]:
             ),
             unit=PER_SECOND,
             width=8,
+            height=9,
             stacked=True,
             overrides=_STATUS_COLOURS,
             empty="no requests",
         ),
         timeseries(
             "Share of server errors",
-            "5xx of all requests. Above the dashed lines the month's error budget is used up "
+            "5xx of all requests. Above the first dashed line the month's error budget is used up "
             "before the month is over.",
             Query(_share_of_errors(_VIEWS, "$__rate_interval"), "5xx"),
             unit=RATIO,
             width=8,
+            height=9,
             thresholds=_ERRORS,
-            overrides=(coloured("^5xx", colours.BAD),),
+            overrides=(coloured("^5xx", colours.BAD), Override(".", {"custom.axisSoftMax": 0.02})),
             empty="no requests",
         ),
         timeseries(
@@ -192,6 +207,7 @@ def _requests() -> tuple[Panel, ...]:
             ),
             unit=SECONDS,
             width=8,
+            height=9,
             thresholds=_SLOW,
             overrides=QUANTILE_COLOURS,
             empty="no requests",
@@ -267,7 +283,12 @@ def _refused() -> tuple[Panel, ...]:
             ),
             unit=PER_SECOND,
             width=8,
-            overrides=(coloured("^api", colours.BLUE), coloured("^sign_in", colours.WARNING)),
+            height=9,
+            overrides=(
+                coloured("^api", colours.BLUE),
+                coloured("^sign_in", colours.WARNING),
+                _AT_LEAST_ONE,
+            ),
             empty="no web service",
         ),
         timeseries(
@@ -280,7 +301,8 @@ def _refused() -> tuple[Panel, ...]:
             ),
             unit=PER_SECOND,
             width=8,
-            overrides=(coloured("^left", colours.WARNING),),
+            height=9,
+            overrides=(coloured("^left", colours.WARNING), _AT_LEAST_ONE),
             empty="no web service",
             links=(Link("Is the broker in order?", Uid.BROKER),),
         ),
@@ -295,7 +317,12 @@ def _refused() -> tuple[Panel, ...]:
             ),
             unit=COUNT,
             width=8,
-            overrides=(coloured("^open", colours.BLUE), coloured("^refused", colours.WARNING)),
+            height=9,
+            overrides=(
+                coloured("^open", colours.BLUE),
+                coloured("^refused", colours.WARNING),
+                _AT_LEAST_ONE,
+            ),
             empty="no web service",
         ),
     )
@@ -311,6 +338,7 @@ def _database() -> tuple[Panel, ...]:
             Query(f"max(pg_settings_max_connections{{{SELECTED}}})", "limit"),
             unit=COUNT,
             width=8,
+            height=9,
             stacked=True,
             overrides=(*_CONNECTION_COLOURS, limit_line("^limit$")),
             empty="no database",
@@ -326,6 +354,7 @@ def _database() -> tuple[Panel, ...]:
             Query(f'sum(web_database_pool_connections{{{SELECTED}, state="limit"}})', "limit"),
             unit=COUNT,
             width=8,
+            height=9,
             stacked=True,
             overrides=(
                 coloured("^in_use", colours.BLUE),
@@ -345,7 +374,12 @@ def _database() -> tuple[Panel, ...]:
             ),
             unit=SECONDS,
             width=8,
-            thresholds=Thresholds("PostgresLongTransaction fires at 300 s", warning=300),
+            height=9,
+            thresholds=Thresholds(
+                "PostgresLongTransaction fires at 120 s when idle, at 1800 s when active",
+                warning=120,
+                bad=1800,
+            ),
             overrides=_CONNECTION_COLOURS,
             empty="no database",
         ),
@@ -362,6 +396,7 @@ def _database() -> tuple[Panel, ...]:
             ),
             unit=PER_SECOND,
             width=8,
+            height=9,
             overrides=(coloured("^committed", colours.BLUE), coloured("^rolled", colours.WARNING)),
             empty="no database",
         ),
@@ -372,6 +407,7 @@ def _database() -> tuple[Panel, ...]:
             Query(f"sum by (mode) (pg_locks_count{{{SELECTED}}}) > 0", "{{mode}}"),
             unit=COUNT,
             width=8,
+            height=9,
             stacked=True,
             empty="no locks",
         ),
@@ -385,8 +421,9 @@ def _database() -> tuple[Panel, ...]:
             ),
             unit=COUNT,
             width=8,
+            height=9,
             bars=True,
-            overrides=(coloured("^deadlocks", colours.WARNING),),
+            overrides=(coloured("^deadlocks", colours.WARNING), _AT_LEAST_ONE),
             empty="no database",
         ),
     )
@@ -406,6 +443,7 @@ def _work() -> tuple[Panel, ...]:
             ),
             unit=PER_SECOND,
             width=8,
+            height=9,
             overrides=(
                 coloured("^inserted", colours.BLUE),
                 coloured("^updated", colours.SKY),
@@ -425,6 +463,7 @@ def _work() -> tuple[Panel, ...]:
             ),
             unit=RATIO,
             width=8,
+            height=9,
             maximum=1,
             overrides=(coloured("^from", colours.BLUE),),
             empty="no database",
@@ -439,6 +478,7 @@ def _work() -> tuple[Panel, ...]:
             ),
             unit=BYTES,
             width=8,
+            height=9,
             empty="no database",
             links=(Link("Do clean-ups run?", Uid.SCHEDULE),),
         ),
