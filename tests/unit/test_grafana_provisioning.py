@@ -94,6 +94,11 @@ def test_the_provider_reads_the_committed_dashboards() -> None:
     assert len(set(titles)) == len(titles)
 
 
+def test_the_first_page_is_the_overview() -> None:
+    home = mounted(SERVICE["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert json.loads(home.read_text())["uid"] == "celeriac-overview"
+
+
 def test_nobody_gets_in_without_a_password() -> None:
     environment = SERVICE["environment"]
     assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
