@@ -14,6 +14,6 @@ def or_absent(expression: str) -> str:
     return f"({expression}) or on () vector(-1)"
 
 
-def absent(word: str, colour: str = colours.BAD) -> dict[float, tuple[str, str]]:
+def absent(word: str, colour: str = colours.BAD) -> dict[int, tuple[str, str]]:
     """Return the word for -1, to be merged with other words."""
     return {-1: (word, colour)}

@@ -38,7 +38,7 @@ from deploy.grafana.dashboards.builder import (
 )
 
 _QUEUES: Final = f'{SELECTED}, queue_name=~"$queue_name"'
-_FINE: Final[dict[float, tuple[str, str]]] = {0: ("failed", colours.BAD), 1: ("fine", colours.GOOD)}
+_FINE: Final[dict[int, tuple[str, str]]] = {0: ("failed", colours.BAD), 1: ("fine", colours.GOOD)}
 _MEMORY: Final = (
     f"max(redis_memory_used_bytes{{{SELECTED}}} / (redis_memory_max_bytes{{{SELECTED}}} > 0))"
 )

@@ -31,13 +31,13 @@ from deploy.grafana.dashboards.builder import (
 )
 
 #: One beat sends; another, if there is one, stands by.
-_SENDERS: Final[dict[float, tuple[str, str]]] = {
+_SENDERS: Final[dict[int, tuple[str, str]]] = {
     0: ("nobody", colours.BAD),
     1: ("one beat", colours.GOOD),
     2: ("two beats", colours.BAD),
     3: ("three beats", colours.BAD),
 }
-_ROLES: Final[dict[float, tuple[str, str]]] = {
+_ROLES: Final[dict[int, tuple[str, str]]] = {
     0: ("stands by", colours.UNKNOWN),
     1: ("sends", colours.GOOD),
 }
