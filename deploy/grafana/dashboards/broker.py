@@ -19,7 +19,6 @@ from deploy.grafana.dashboards.builder import (
     SECONDS,
     SELECTED,
     STATE_COLOURS,
-    UP_OR_DOWN,
     Column,
     Dashboard,
     Link,
@@ -38,6 +37,10 @@ from deploy.grafana.dashboards.builder import (
 )
 
 _QUEUES: Final = f'{SELECTED}, queue_name=~"$queue_name"'
+_ANSWERS: Final[dict[int, tuple[str, str]]] = {
+    0: ("down", colours.BAD),
+    1: ("up", colours.GOOD),
+}
 _FINE: Final[dict[int, tuple[str, str]]] = {0: ("failed", colours.BAD), 1: ("fine", colours.GOOD)}
 _MEMORY: Final = (
     f"max(redis_memory_used_bytes{{{SELECTED}}} / (redis_memory_max_bytes{{{SELECTED}}} > 0))"
@@ -73,7 +76,7 @@ def _now() -> tuple[Panel, ...]:
             "still accepted and kept in the database; nothing runs. RedisDown watches it.",
             Query(or_absent(f"min(celery_broker_up{{{SELECTED}}})")),
             unit=COUNT,
-            words={**UP_OR_DOWN, **absent("no exporter")},
+            words={**_ANSWERS, **absent("no exporter")},
             height=_STAT_HEIGHT,
         ),
         stat(
