@@ -47,7 +47,7 @@ doctor: install ## Check what must agree, in files and in the running stack, and
 	@if [ "$$($(STACK) runtime 2>/dev/null)" = embedded ]; then $(MAKE) --silent $(VENV)/embedded.installed; fi
 
 ##@ Develop
-.PHONY: install lock fmt migrations openapi dashboards prometheus-configuration
+.PHONY: install lock fmt migrations openapi dashboards prometheus-configuration metrics-doc
 install: $(VENV)/dev.installed ## Make the virtual environment with every tool
 fmt: install ## Format the code
 	$(BIN)/ruff check --fix-only --quiet $(PYTHON_CODE)
@@ -58,6 +58,8 @@ dashboards: install ## Write the JSON of Grafana's dashboards from their Python
 	PYTHONPATH=app:. $(BIN)/python -m deploy.grafana.dashboards
 prometheus-configuration: install ## Write deploy/prometheus/prometheus.yml from its table of jobs
 	$(BIN)/python -m deploy.prometheus.scrape_configuration > deploy/prometheus/prometheus.yml
+metrics-doc: install ## Write the tables of docs/metrics.md from the table of metrics
+	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py metrics_doc docs/metrics.md
 migrations: install ## Write migrations for changed models
 	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py makemigrations $(ARGS)
 lock: install ## Compile the lock files (ARGS=--upgrade for newer versions)
@@ -83,9 +85,9 @@ $(VENV)/%.installed: requirements/%.txt | $(VENV)/bin/python
 	@touch $@
 
 ##@ Check and test
-.PHONY: check lint types contracts migrations-check openapi-check dashboards-check test test-unit test-integration \
-	test-browser test-stack faults
-check: lint types contracts migrations-check openapi-check dashboards-check ## Everything that needs no running service
+.PHONY: check lint types contracts migrations-check openapi-check dashboards-check metrics-doc-check
+.PHONY: test test-unit test-integration test-browser test-stack faults
+check: lint types contracts migrations-check openapi-check dashboards-check metrics-doc-check ## Everything that needs no running service
 
 lint: install ## Style of Python, shell, Dockerfiles, YAML
 	$(BIN)/ruff check $(PYTHON_CODE)
@@ -105,6 +107,8 @@ openapi-check: install ## docs/openapi.json says what the routes say
 	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py openapi docs/openapi.json --check
 dashboards-check: install ## The dashboards' JSON is what their Python says
 	PYTHONPATH=app:. $(BIN)/python -m deploy.grafana.dashboards --check
+metrics-doc-check: install ## docs/metrics.md says what the table of metrics says
+	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py metrics_doc docs/metrics.md --check
 
 test: install ## All tests; those that need Docker or a browser are skipped without
 	$(BIN)/python -m pytest $(ARGS)

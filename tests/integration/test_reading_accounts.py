@@ -270,3 +270,12 @@ def test_the_table_of_columns_is_about_columns_that_exist() -> None:
         reading_accounts.ACCOUNTS[0].columns["delivery_delivery"]
     )
     assert "CELERY_EXPORTER_PASSWORD" not in os.environ, "tests give passwords themselves"
+
+
+def test_the_manual_says_what_makes_the_accounts(transactional_db: None) -> None:
+    connection.ensure_connection()
+    manual = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8").replace('"', "")
+    for account in reading_accounts.ACCOUNTS:
+        for statement in reading_accounts.statements(account, exists=False, password="..."):
+            text = statement.as_string(connection.connection).replace('"', "")
+            assert f"    {text};\n" in manual
