@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from deploy.embedded.servers import PostgresServer, RedisServer, free_port, running
+from deploy.embedded.servers.redis import READERS
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -44,7 +45,9 @@ def own_servers(**environment: str) -> Iterator[Servers]:
     # PostgreSQL may run under another account, which has to get to its data.
     directory.chmod(0o755)
     postgres = PostgresServer(directory / "postgres", free_port(), PASSWORD)
-    redis = RedisServer(directory / "redis", free_port(), PASSWORD)
+    redis = RedisServer(
+        directory / "redis", free_port(), PASSWORD, dict.fromkeys(READERS, PASSWORD)
+    )
     try:
         with ExitStack() as stack:
             stack.enter_context(running(postgres))

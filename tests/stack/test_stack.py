@@ -149,6 +149,39 @@ def test_nothing_but_health_is_told_without_a_password(stack: Stack) -> None:
     assert "NOAUTH" in stack.run("exec", "-T", "-e", "REDISCLI_AUTH=", "redis", "redis-cli", "ping")
 
 
+def test_exporters_have_accounts_that_only_read(stack: Stack) -> None:
+    secrets = {
+        name: value
+        for name, value in stack.environment.items()
+        if re.search(r"SECRET|KEYS|TOKENS|AUTH|PASSWORD", name) and "EXPORTER" not in name
+    }
+    assert {"REDIS_PASSWORD", "POSTGRES_PASSWORD", "TASK_SIGNING_KEYS"} <= set(secrets)
+    for service in ("celery-exporter", "redis-exporter", "postgres-exporter"):
+        given = "\n".join(stack.container(service).attrs["Config"]["Env"])
+        assert [name for name, value in secrets.items() if value in given] == []
+
+    def redis(user: str, password: str, *command: str) -> str:
+        login = ("-e", "REDISCLI_AUTH=", "redis", "redis-cli", "--no-auth-warning")
+        return stack.run(
+            "exec", "-T", *login, "--user", user, "--pass", stack.environment[password], *command
+        )
+
+    reader, server_reader = "CELERY_EXPORTER_PASSWORD", "SERVER_EXPORTERS_PASSWORD"
+    assert "NOPERM" in redis("celery-exporter", reader, "lpush", "default", "x")
+    assert redis("celery-exporter", reader, "llen", "default").strip().isdigit()
+    assert "NOPERM" in redis("redis-exporter", server_reader, "llen", "default")
+    shown = redis("redis-exporter", server_reader, "config", "get", "*")
+    assert stack.environment["REDIS_PASSWORD"] not in shown
+
+    def series(query: str) -> list[str]:
+        address = stack.url("PROMETHEUS_PORT", f"/api/v1/query?query={query}")
+        return [one["value"][1] for one in json.loads(stack.get(address)[1])["data"]["result"]]
+
+    # With these accounts each of them still sees its server.
+    ups = ("celery_broker_up", "celery_database_up", "redis_up", "pg_up")
+    wait_until(lambda: all(series(up) == ["1"] for up in ups), timeout=60, what="all are up")
+
+
 @pytest.mark.parametrize("service", APPLICATION)
 def test_the_application_runs_without_root_and_the_entry_point_has_made_way(
     stack: Stack, service: str
