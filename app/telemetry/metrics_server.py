@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 from django.conf import settings
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 
 from telemetry.instruments import gauge
 
@@ -15,6 +15,8 @@ logger = structlog.get_logger(__name__)
 
 #: The metrics of this process. Not prometheus-client's own, which libraries fill as they like.
 REGISTRY = CollectorRegistry()
+#: Memory, processor time and start of the main process: restarts and leaks are seen by them.
+ProcessCollector(registry=REGISTRY)
 
 
 def serve() -> Any | None:
