@@ -85,9 +85,10 @@ $(VENV)/%.installed: requirements/%.txt | $(VENV)/bin/python
 	@touch $@
 
 ##@ Check and test
-.PHONY: check lint types contracts migrations-check openapi-check dashboards-check metrics-doc-check
+.PHONY: check lint types contracts migrations-check openapi-check dashboards-check metrics-doc-check test test-unit
 .PHONY: test test-unit test-integration test-browser test-stack faults
 check: lint types contracts migrations-check openapi-check dashboards-check metrics-doc-check ## Everything that needs no running service
+	test-integration test-browser test-stack faults
 
 lint: install ## Style of Python, shell, Dockerfiles, YAML
 	$(BIN)/ruff check $(PYTHON_CODE)
@@ -129,9 +130,15 @@ bench: install ## Cost of a durable task against a plain one, in one run (ARGS="
 	$(BIN)/python -m bench.durable_task $(ARGS)
 
 ##@ Pictures
-.PHONY: screenshots
+#: A program that draws a dashboard's JSON; see docs/dashboards.md.
+DASHBOARD_RENDERER ?=
+PROMETHEUS_URL ?= http://127.0.0.1:9090
+.PHONY: screenshots dashboard-pictures
 screenshots: install ## Take the pictures of the console in docs/pictures (Chromium or Chrome)
 	$(BIN)/python -m tests.browser.screenshots $(ARGS)
+dashboard-pictures: install ## Draw the dashboards (DASHBOARD_RENDERER=program PROMETHEUS_URL=...; docs/dashboards.md)
+	@PYTHONPATH=app:. $(BIN)/python -m deploy.grafana.dashboards.pictures \
+	  --renderer "$(DASHBOARD_RENDERER)" --prometheus "$(PROMETHEUS_URL)" $(ARGS)
 
 ##@ Images
 .PHONY: image image-size images-airgap

@@ -201,7 +201,8 @@ class Thresholds:
             parts.append(f"orange {preposition} {_readable(self.warning, unit)}")
         if self.bad is not None:
             parts.append(f"red {preposition} {_readable(self.bad, unit)}")
-        return f"{' and '.join(parts).capitalize()}: {self.why}." if parts else ""
+        sentence = " and ".join(parts)
+        return f"{sentence[:1].upper()}{sentence[1:]}: {self.why}." if parts else ""
 
 
 def _readable(value: float, unit: str) -> str:
@@ -702,14 +703,12 @@ def bar_gauge(
     maximum: float | None = None,
     minimum: float | None = 0,
     decimals: int | None = None,
-    text_size: int = 14,
     overrides: Sequence[Override] = (),
     links: Sequence[AnyLink] = (),
 ) -> Panel:
     """Return horizontal bars as of now, one for each series: for comparing things with each other.
 
-    Arguments are those of ``stat``; ``minimum`` and ``maximum`` are the ends of the bars, and
-    ``text_size`` is that of names and values, in pixels.
+    Arguments are those of ``stat``; ``minimum`` and ``maximum`` are the ends of the bars.
     """
     return Panel(
         kind="bargauge",
@@ -728,7 +727,8 @@ def bar_gauge(
             "showUnfilled": True,
             "sizing": "auto",
             "minVizHeight": 10,
-            "text": {"titleSize": text_size, "valueSize": text_size},
+            # Grafana reserves room for names of 12 pixels, and cuts larger ones.
+            "text": {"titleSize": 12, "valueSize": 14},
         },
         defaults=_field(
             thresholds=thresholds,
@@ -887,11 +887,14 @@ class Variable:
         name: In expressions: ``$name``.
         label: What the reader sees.
         query: ``label_values(metric{...}, label)``.
+        all_means: What "All" is in an expression. Empty: just the values on offer, for a variable
+            that depends on one before it.
     """
 
     name: str
     label: str
     query: str
+    all_means: str = ".*"
 
     def to_json(self) -> Json:
         """Return Grafana's variable."""
@@ -904,7 +907,7 @@ class Variable:
             "definition": self.query,
             "multi": True,
             "includeAll": True,
-            "allValue": ".*",
+            "allValue": self.all_means or None,
             "current": {"text": ["All"], "value": ["$__all"]},
             "refresh": 2,
             "sort": 1,
@@ -955,11 +958,13 @@ TASK_NAME: Final = Variable(
     "Task",
     f'label_values(celery_task_started_total{{{SELECTED}, queue_name=~"$queue_name"}}, name)',
 )
-#: Of workers: address of the process.
+#: Of workers: address of the process, among those that serve the chosen queues.
 INSTANCE: Final = Variable(
     "instance",
     "Worker",
-    f"label_values(celery_worker_pool_slots{{{SELECTED}}}, instance)",
+    f'label_values(celery_worker_queue_subscription{{{SELECTED}, queue_name=~"$queue_name"}},'
+    " instance)",
+    all_means="",
 )
 
 _DATASOURCE_VARIABLE: Final[Json] = {

@@ -49,7 +49,7 @@ from deploy.grafana.dashboards.expressions import (
     budget_left,
     every_queue,
 )
-from deploy.grafana.dashboards.trouble import DASHBOARD_LABEL, SERIOUS, TROUBLE
+from deploy.grafana.dashboards.trouble import DASHBOARD_LABEL, END, NOTHING_ELSE, SERIOUS, TROUBLE
 
 _WORST_WAIT: Final = every_queue(f"topk(1, {OLDEST} / {TARGET}) or on () vector(-1)")
 _PROMISE: Final = Thresholds(
@@ -69,6 +69,9 @@ _ANSWERS: Final[Words] = {
 }
 _LEADERS: Final[Words] = {0: ("nobody leads", colours.BAD), 1: ("1 leads", colours.GOOD)}
 _DRAINING: Final[Words] = {-1: ("does not fall", colours.UNKNOWN), 0: ("empty", colours.GOOD)}
+
+#: Seconds, three years: longer than any canary was away.
+_NEVER: Final = 100_000_000
 
 
 def _alerts(selector: str = "") -> str:
@@ -101,18 +104,18 @@ def _promise() -> Row:
             ),
             bar_gauge(
                 "Error budget left of 30 days",
-                "How much of what may go wrong in 30 days is left. Each queue promises that 99 % of"
-                " attempts begin in time, tasks that 99 % end well, the web that 99.9 % of requests"
-                " get no server error. A bar that shrinks while you look is the fault to mend"
-                " first.",
+                "How much of what may go wrong in 30 days is left. A queue promises that 99 % of"
+                " its attempts begin in time, all tasks that 99 % end well, the web that 99.9 % of"
+                " requests get no server error. A bar that shrinks while you look is the fault to"
+                " mend first.",
                 Query(
                     every_queue(
                         budget_left(started["_good"], started[""], ALLOWED_LATE, "queue_name")
                     ),
-                    "{{queue_name}} in time",
+                    "{{queue_name}}",
                 ),
-                Query(budget_left(ended["_good"], ended[""], ALLOWED_FAILED), "tasks end well"),
-                Query(budget_left(answered_well, answered, ALLOWED_WEB_ERRORS), "web answers well"),
+                Query(budget_left(ended["_good"], ended[""], ALLOWED_FAILED), "all tasks"),
+                Query(budget_left(answered_well, answered, ALLOWED_WEB_ERRORS), "web"),
                 unit=RATIO,
                 thresholds=_BUDGET,
                 empty="No traffic in 30 days",
@@ -162,12 +165,17 @@ def _promise() -> Row:
                 " Orange: it is slower or is tried again. Click a bar for the dashboard that"
                 " explains it.",
                 Query(TROUBLE, "{{trouble}}"),
+                Query(END, NOTHING_ELSE),
                 unit=COUNT,
-                empty="None",
+                empty="Prometheus does not answer",
                 width=7,
                 height=7,
                 decimals=0,
-                overrides=(coloured(".", colours.WARNING), coloured(SERIOUS, colours.BAD)),
+                overrides=(
+                    coloured(".", colours.WARNING),
+                    coloured(SERIOUS, colours.BAD),
+                    coloured(f"^{NOTHING_ELSE}$", colours.GOOD),
+                ),
                 links=(LinkByLabel("Explain", DASHBOARD_LABEL),),
             ),
         ),
@@ -312,7 +320,7 @@ def _parts() -> Row:
                 unit=SECONDS,
                 uid=Uid.SCHEDULE,
                 thresholds=Thresholds("sent every 60 s; CeleryCanaryMissing pages", 130, 300),
-                words={-1: ("never", colours.BAD)},
+                words={-1: ("unknown", colours.BAD), _NEVER: ("never", colours.BAD)},
             ),
             _part(
                 "Longest run",

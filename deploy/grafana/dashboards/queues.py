@@ -121,7 +121,7 @@ def _verdict() -> Row:
                 links={
                     "Queue": (
                         Link("Its tasks", Uid.TASKS, {"queue_name": CELL.format("Queue")}),
-                        Link("Its workers", Uid.WORKERS),
+                        Link("Its workers", Uid.WORKERS, {"queue_name": CELL.format("Queue")}),
                     )
                 },
             ),
@@ -134,7 +134,7 @@ def _verdict() -> Row:
                 width=24,
                 height=6,
                 empty="The exporter reports no queue",
-                links=(Link("Workers", Uid.WORKERS),),
+                links=(Link("Its workers", Uid.WORKERS, {"queue_name": CLICKED_QUEUE}),),
             ),
         ),
     )
@@ -286,7 +286,7 @@ def _capacity() -> Row:
                 legend_right=True,
                 maximum=1,
                 overrides=QUEUE_COLOURS,
-                links=(Link("Workers", Uid.WORKERS),),
+                links=(Link("Its workers", Uid.WORKERS, {"queue_name": CLICKED_QUEUE}),),
             ),
             timeseries(
                 "Fast burn of the waiting budget",

@@ -167,13 +167,19 @@ KINDS: Final = (
     Trouble(
         "alerts not delivered",
         Uid.OVERVIEW,
-        "sum(increase(prometheus_notifications_errors_total[5m]))"
-        " + (sum(increase(alertmanager_notifications_failed_total[5m])) or vector(0))",
+        " + ".join(
+            f"({_counted(metric)} or vector(0))"
+            for metric in (
+                "alertmanager_notifications_failed_total",
+                "prometheus_notifications_errors_total",
+                "prometheus_notifications_dropped_total",
+            )
+        ),
     ),
     Trouble(
         "rules not evaluated",
         Uid.OVERVIEW,
-        "sum(increase(prometheus_rule_evaluation_failures_total[5m]))",
+        _counted("prometheus_rule_evaluation_failures_total"),
         serious=False,
     ),
 )
@@ -191,5 +197,9 @@ def _bar(kind: Trouble) -> str:
 
 #: All kinds that are there now, the most frequent first; each with its words as ``trouble``.
 TROUBLE: Final = f"sort_desc({' or '.join(_bar(kind) for kind in KINDS)})"
+#: Ends the list. It is all that is there in health: a panel that is empty says nothing, and
+#: Grafana gives a single bar no name.
+NOTHING_ELSE: Final = "nothing else"
+END: Final = f'label_replace(vector(0), "{DASHBOARD_LABEL}", "{Uid.OVERVIEW}", "", "")'
 #: A regular expression for the bars to be red.
 SERIOUS: Final = f"^({'|'.join(kind.words for kind in KINDS if kind.serious)})$"

@@ -8,6 +8,7 @@ from deploy.grafana.dashboards.builder import (
     COUNT,
     INSTANCE,
     PER_SECOND,
+    QUEUE_NAME,
     RATIO,
     SECONDS,
     SELECTED,
@@ -339,6 +340,6 @@ def dashboard() -> Dashboard:
         uid=Uid.WORKERS,
         title="Workers",
         description="Do I need more workers, and is one of them sick?",
-        variables=(INSTANCE,),
+        variables=(QUEUE_NAME, INSTANCE),
         rows=(_capacity(), _health(), _work(), _resources()),
     )
