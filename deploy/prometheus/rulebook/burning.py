@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from deploy.prometheus.rulebook.pace import HOUR, MINUTE, Pace, number
-from deploy.prometheus.rulebook.promql import grown
 from deploy.prometheus.rulebook.rule import CRITICAL, WARNING, Alert
 
 #: Share of tasks and requests for which a promise may be broken within 30 days.
@@ -73,7 +72,7 @@ def alerts(pace: Pace, promise: Promise) -> tuple[Alert, ...]:
 
 def _alert(pace: Pace, promise: Promise, speed: _Speed) -> Alert:
     limit = number(speed.factor * ERROR_BUDGET)
-    events = grown(promise.events, speed.long_seconds, pace)
+    events = f"increase({promise.events}[{pace.window(speed.long_seconds)}])"
     least = pace.count(LEAST_EVENTS_PER_MINUTE, speed.long_seconds)
     return Alert(
         f"{promise.alert}ErrorBudgetBurn{speed.suffix}",

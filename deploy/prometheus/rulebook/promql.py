@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from deploy.prometheus.rulebook.pace import MINUTE, Pace
+from deploy.prometheus.rulebook.pace import MINUTE, Pace, duration
 
 #: Jobs of the stack's own processes. Where one of them is a target, all of them should be there.
 OWN_JOBS: Final = "celery-worker|celery-beat|celery-relay|celery-exporter|web"
+
+#: Recorded at every evaluation: since when the rules can know what was there before.
+RULES_EVALUATED: Final = "celeriac:rules:evaluated"
+#: All targets of a new Prometheus are scraped within this time.
+_BEGINNING_SECONDS: Final = MINUTE
+#: Steps in which the beginning of a series is looked for; finer than needed costs memory.
+_LONGEST_STEP_SECONDS: Final = 5 * MINUTE
 
 #: A counter that was there so long before a window began is not new in it, even if scrapes failed
 #: at that moment.
@@ -24,11 +31,30 @@ def grown(series: str, seconds: float, pace: Pace) -> str:
     ``increase`` needs two samples, so a series that is born at 1 (a new label, a new process) has
     grown by nothing. A series that is younger than the window has grown by all it has.
     """
+    return f"(({newborn(series, seconds, pace)}) or increase({series}[{pace.window(seconds)}]))"
+
+
+def newborn(series: str, seconds: float, pace: Pace, by: str = "") -> str:
+    """Return the series, or their largest value ``by`` labels, that are younger than a window.
+
+    A series that is as old as the evaluation of the rules is not young: it is what a new Prometheus
+    finds, and its past is not news. Nor is one that was there before the window.
+    """
     window = pace.window(seconds)
     memory = pace.window(min(seconds, _MEMORY_SECONDS))
+    step = duration(
+        max(min(seconds * pace.scale / 60, _LONGEST_STEP_SECONDS), pace.scrape_interval)
+    )
+    value, before = series, f"last_over_time({series}[{memory}] offset {window})"
+    first = f"min_over_time(timestamp({series})[{window}:{step}])"
+    on = ""
+    if by:
+        value, before = f"max by ({by}) ({value})", f"max by ({by}) ({before})"
+        first, on = f"min by ({by}) ({first})", f" on ({by})"
+    begin = f"min_over_time(timestamp({RULES_EVALUATED})[{window}:{step}])"
+    tolerance = pace.age(_BEGINNING_SECONDS)
     return (
-        f"(({series} unless last_over_time({series}[{memory}] offset {window}))"
-        f" or increase({series}[{window}]))"
+        f"{value} and{on} {first} > on () group_left () ({begin} + {tolerance}) unless{on} {before}"
     )
 
 

@@ -78,8 +78,11 @@ def _stalled(pace: Pace) -> Alert:
         # A queue that is not in the table: a typing error, or a foreign publisher.
         (max(windows), f'queue_name!~"{unknown}"'),
     ]
+    memory = pace.window(15 * MINUTE)
     expressions = [
         f"(\n  min_over_time({_LENGTH}{{{which}}}[{pace.window(seconds)}]) > 0\n"
+        # The window must be full: a new series says nothing about the time before it.
+        f"  and last_over_time({_LENGTH}{{{which}}}[{memory}] offset {pace.window(seconds)})\n"
         f"  unless on ({_QUEUE})\n"
         f"  sum by ({_QUEUE}) "
         f"({grown(f'celery_task_started_total{{{which}}}', seconds, pace)}) > 0\n)"

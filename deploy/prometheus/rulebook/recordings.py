@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from deploy.prometheus.rulebook.pace import HOUR, MINUTE, Pace
-from deploy.prometheus.rulebook.promql import grown, held
+from deploy.prometheus.rulebook.promql import RULES_EVALUATED, grown, held
 from deploy.prometheus.rulebook.rule import Group, Recording
 
 #: Windows of burn rates: 5m and 1h find a fast burn, 30m and 6h a slow one.
@@ -21,6 +21,8 @@ _TASK: Final = "namespace, queue_name, name"
 def groups(pace: Pace) -> tuple[Group, ...]:
     """Return all recording rules."""
     return (
+        # First, so that every other rule finds it.
+        Group("celeriac.record.evaluation", (Recording(RULES_EVALUATED, "vector(1)"),)),
         Group("celeriac.record.queues", _queues(pace)),
         Group("celeriac.record.tasks", _tasks(pace)),
         Group("celeriac.record.web", _web(pace)),
@@ -140,7 +142,7 @@ def _promises(pace: Pace) -> tuple[Recording, ...]:
             ("execution", "name", _TASK),
         ):
             total, good = (
-                f"sum by ({by}) ({grown(f'celery_sli_{promise}{kind}_total', seconds, pace)})"
+                f"sum by ({by}) (rate(celery_sli_{promise}{kind}_total[{pace.window(seconds)}]))"
                 for kind in ("", "_good")
             )
             recordings.append(
@@ -150,6 +152,7 @@ def _promises(pace: Pace) -> tuple[Recording, ...]:
                 )
             )
         responses = "django_http_responses_total_by_status_view_method_total"
+        # Born with the first error of a view; the counters above are born at 0.
         errors = f'{responses}{{status=~"5.."}}'
         total, bad = (
             f"sum by (namespace) ({grown(series, seconds, pace)})" for series in (responses, errors)

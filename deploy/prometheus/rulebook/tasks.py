@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deploy.prometheus.rulebook import burning
 from deploy.prometheus.rulebook.pace import DAY, HOUR, MINUTE, Pace
-from deploy.prometheus.rulebook.promql import grown, held
+from deploy.prometheus.rulebook.promql import grown, held, newborn
 from deploy.prometheus.rulebook.rule import WARNING, Alert, Group
 
 _TASK = "namespace, queue_name, name"
@@ -142,19 +142,16 @@ def _stuck(pace: Pace) -> Alert:
 
 
 def _dead_letters_growing(pace: Pace) -> Alert:
-    window = pace.window(HOUR)
-    now = held("celery_dead_letters", pace, by="namespace, name")
-    # Exporters come and go; a task that had none an hour ago has no series then.
-    before = (
-        f"max by (namespace, name) (last_over_time(celery_dead_letters[{window}] offset {window}))"
-    )
-    least = f"min by (namespace, name) (min_over_time(celery_dead_letters[{window}]))"
+    by = "namespace, name"
+    now = held("celery_dead_letters", pace, by=by)
+    # A task that had no dead letter has no series.
+    first = newborn("celery_dead_letters", HOUR, pace, by=by)
+    least = f"min by ({by}) (min_over_time(celery_dead_letters[{pace.window(HOUR)}]))"
     return Alert(
         "CeleryDeadLettersGrowing",
         WARNING,
         "Tasks became dead letters within the last hour: somebody has to decide on them",
-        f"(({now} unless on (namespace, name) {before})\n"
-        f"or ({now} - on (namespace, name) {least})) > 0",
+        f"(({first})\nor ({now} - on ({by}) {least})) > 0",
         summary="Tasks failed for good and wait for a decision",
         description="{{ $labels.name }} has {{ $value | humanize }} more dead letters than within "
         "the last hour. Replay or discard them.",
