@@ -6,16 +6,16 @@ import os
 from typing import Any
 
 from celery import Celery, signals
-from django_structlog.celery.steps import DjangoStructLogInitStep
 
 from delivery import celery_guards, graceful_stop
+from telemetry import task_logs
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 app = Celery("celeriac", task_cls="delivery.tasks:BaseTask")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
-app.steps["worker"].add(DjangoStructLogInitStep)
+app.steps["worker"].add(task_logs.TaskLogs)
 
 # Not in a signal of Celery, which would log an error and go on without the guards.
 celery_guards.install()

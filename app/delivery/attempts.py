@@ -20,7 +20,7 @@ from django.db import (
     transaction,
 )
 
-from delivery import ledger, publishing
+from delivery import ledger, origin, publishing
 from delivery.errors import SupersededError
 
 logger = structlog.get_logger(__name__)
@@ -48,6 +48,7 @@ class Attempt:
         self.claim = claim
         self.committed = False
         self._renewed_at = time.monotonic()
+        self._log_context = structlog.contextvars.get_contextvars()
         # While run_once holds the row, nobody can take it, and a renewal would wait for the lock.
         self._holds_row = False
 
@@ -68,7 +69,9 @@ class Attempt:
         """Renew the lease, or note that the delivery is lost: the fence will refuse the commit."""
         self._renewed_at = time.monotonic()
         if not ledger.renew(self.claim):
-            logger.warning("lease_lost", delivery_id=str(self.claim.id), attempt=self.claim.attempt)
+            # From the keeper's thread, which belongs to no task.
+            with origin.log_context(**self._log_context):
+                logger.warning("lease_lost")
 
 
 _current: ContextVar[Attempt | None] = ContextVar("delivery_attempt", default=None)

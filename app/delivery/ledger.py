@@ -21,6 +21,7 @@ from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 from kombu.utils.json import JSONEncoder
 
+from delivery import origin
 from delivery.models import OPEN_STATES, Delivery, Group, State
 
 logger = structlog.get_logger(__name__)
@@ -353,8 +354,11 @@ def bury_held_by(delivery_id: UUID, worker: str, error: str) -> bool:
     return bool(_end(held, State.DEAD, error, failures=F("failures") + 1))
 
 
-def interrupt_held_by(delivery_id: UUID, worker: str, error: str) -> bool:
+def interrupt_held_by(delivery_id: UUID, worker: str, error: str) -> int:
     """Let go of what a worker's process held when it died, instead of waiting for its lease.
+
+    Returns:
+        The number of the attempt that was interrupted; 0 when the process held nothing.
 
     The next attempt comes after a pause that doubles with each interruption, with full jitter; the
     relay buries what has had enough of them.
@@ -369,6 +373,7 @@ def interrupt_held_by(delivery_id: UUID, worker: str, error: str) -> bool:
                     THEN make_interval(secs => random() * least(%s, power(2, interruptions)))
                     ELSE make_interval() END
             WHERE id = %s AND worker = %s AND state = 'running'
+            RETURNING attempts
             """,
             [
                 _storable(error),
@@ -378,10 +383,11 @@ def interrupt_held_by(delivery_id: UUID, worker: str, error: str) -> bool:
                 worker,
             ],
         )
-        changed = cursor.rowcount
-    if changed:
-        notify_relays()
-    return bool(changed)
+        row = cursor.fetchone()
+    if row is None:
+        return 0
+    notify_relays()
+    return int(row[0])
 
 
 def _storable(error: str) -> str:
@@ -555,10 +561,10 @@ def _end(rows: QuerySet[Delivery], state: State, error: str, **values: Any) -> i
             state=state, finished_at=Now(), error=error, **values
         )
         for row in ended:
-            logger.warning("delivery_ended", delivery_id=str(row.id), task_name=row.task,
-                           state=str(state), error=error)  # fmt: skip
-            # Rows of the application before the group, as run_once locks them.
-            _tell_task(row, error)
+            with origin.log_context(**_log_context(row)):
+                logger.warning("delivery_ended", task_name=row.task, state=str(state), error=error)
+                # Rows of the application before the group, as run_once locks them.
+                _tell_task(row, error)
             if row.group_id is not None:
                 _fail_group(row.group_id, row.id, error)
     return len(ended)
@@ -586,4 +592,13 @@ def _tell_task(row: Delivery, error: str) -> None:
         raise
     except Exception:
         # A fault of the hook must not keep the row open for ever.
-        logger.exception("on_given_up_failed", delivery_id=str(row.id), task_name=row.task)
+        logger.exception("on_given_up_failed", task_name=row.task)
+
+
+def _log_context(row: Delivery) -> dict[str, Any]:
+    """Return what its own lines of the log say, for those that others write about it."""
+    context = dict(row.options.get(origin.LOG, {}))
+    parent = context.pop("task_id", None)
+    if parent is not None:
+        context["parent_task_id"] = parent
+    return {**context, "task_id": str(row.id), "queue": row.queue, "attempt": row.attempts}

@@ -14,6 +14,7 @@ from django.dispatch import Signal
 from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]
 from redis.exceptions import RedisError
 
+from delivery import origin
 from delivery.ledger import Message
 
 logger = structlog.get_logger(__name__)
@@ -75,7 +76,6 @@ def publish_or_leave(messages: Sequence[Message]) -> None:
 
 def _send(message: Message, producer: Any, **options: Any) -> None:
     task: Any = current_app.tasks[message.task]
-    # The log context of whoever asked for the work, also when the relay publishes much later.
-    context = message.options.get("context", {})
-    with structlog.contextvars.bound_contextvars(**context):
+    # Of whoever asked for the work, also when the relay publishes much later.
+    with origin.restored(message.options):
         task.publish(message, producer, **options)

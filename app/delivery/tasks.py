@@ -17,7 +17,7 @@ from celery.utils.time import get_exponential_backoff_interval
 from django.db import InterfaceError, OperationalError, transaction
 from kombu.exceptions import OperationalError as BrokerError
 
-from delivery import attempts, ledger, publishing
+from delivery import attempts, ledger, origin, publishing
 from delivery.attempts import run_once
 from delivery.errors import PermanentError, SupersededError, TransientError
 from delivery.ledger import Entry, Message
@@ -202,10 +202,15 @@ class BaseTask(Task):
             kwargs=kwargs,
             queue=self._queue(queue),
             max_failures=WITHOUT_LIMIT if limit is None else limit + 1,
-            options={**kept, "context": _log_context()},
+            options={**kept, **self._origin(args, kwargs)},
             delay=max(0.0, delay),
             expires_at=None if expires is None else _aware(expires),
         )
+
+    def _origin(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        noted = origin.captured()
+        noted[origin.LOG] = {**noted.get(origin.LOG, {}), **self.log_context(*args, **kwargs)}
+        return noted
 
     def _queue(self, name: str | None) -> str:
         wanted = name or getattr(self, "queue", None)
@@ -214,7 +219,7 @@ class BaseTask(Task):
 
     def publish(self, message: Message, producer: Any, **options: Any) -> None:
         """Publish the message of a delivery (``delivery.publishing``)."""
-        kept = {name: value for name, value in message.options.items() if name != "context"}
+        kept = origin.without(message.options)
         headers = {
             **kept.pop("headers", {}),
             "durable": True,
@@ -263,6 +268,7 @@ class BaseTask(Task):
         if claim is None:
             raise Ignore("the delivery has ended, or is not due, or another worker holds it")
         request.retries = claim.failures
+        structlog.contextvars.bind_contextvars(attempt=claim.attempt)
         with attempts.begun(claim) as attempt:
             return self._attempt(attempt, args, kwargs)
 
@@ -275,13 +281,12 @@ class BaseTask(Task):
         return ledger.claim(UUID(request.id), f"{request.hostname}:{os.getpid()}")
 
     def _attempt(self, attempt: attempts.Attempt, args: Any, kwargs: Any) -> Any:
-        claim = attempt.claim
         try:
             result = self.run(*args, **kwargs)
         except (Retry, SupersededError) as ending:
             if isinstance(ending, Retry):
                 raise  # noted by retry()
-            logger.info("attempt_superseded", attempt=claim.attempt)
+            logger.info("attempt_superseded")
             raise Ignore(str(ending)) from None
         except Ignore:
             result = None
@@ -373,7 +378,7 @@ class BaseTask(Task):
         except (OperationalError, InterfaceError) as error:
             raise Ignore(f"the success could not be noted: {error}") from error
         if not noted:
-            logger.warning("attempt_superseded", attempt=attempt.claim.attempt)
+            logger.warning("attempt_superseded")
 
     def _note_failure(self, note: Callable[[], bool]) -> None:
         try:
@@ -388,6 +393,10 @@ class BaseTask(Task):
         self._note_failure(lambda: ledger.bury(attempt.claim, error))
 
     # --- Hooks -------------------------------------------------------------------------------
+
+    def log_context(self, *args: Any, **kwargs: Any) -> dict[str, str]:
+        """Return what every line of the log about a call with these arguments says as well."""
+        return {}
 
     def on_given_up(self, error: str, *args: Any, **kwargs: Any) -> None:
         """Do what has to follow when a delivery ends without success: dead, cancelled, expired.
@@ -427,9 +436,3 @@ def _storable(result: Any) -> Any:
         logger.warning("result_not_stored", error=str(error))
         return None
     return result
-
-
-def _log_context() -> dict[str, Any]:
-    """Return what the log says of the caller (request id and such), for the task's lines."""
-    context = structlog.contextvars.get_contextvars()
-    return {name: value for name, value in context.items() if isinstance(value, str | int)}

@@ -70,6 +70,8 @@ def job_submit(
                 request_fingerprint=fingerprint,
                 idempotency_key=idempotency_key,
             )
+            # From here on the lines of this request name it, also those of the tasks it enqueues.
+            structlog.contextvars.bind_contextvars(job_id=str(job.id))
             create_details(job)
             registered.enqueue(job.id)
             live.announce(job.id)
@@ -83,8 +85,9 @@ def job_submit(
             raise
         if first.request_fingerprint != fingerprint or first.kind != kind:
             raise IdempotencyKeyReusedError from None
+        structlog.contextvars.bind_contextvars(job_id=str(first.id))
         return first
-    logger.info("job_submitted", job_id=str(job.id), kind=kind, total=total)
+    logger.info("job_submitted", kind=kind, total=total)
     return job
 
 

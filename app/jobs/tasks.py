@@ -23,12 +23,16 @@ class JobTask(BaseTask):
 
     abstract = True
 
+    def log_context(self, *args: Any, **kwargs: Any) -> dict[str, str]:
+        """Have the log name the job."""
+        return {"job_id": str(args[0])} if args else {}
+
     def on_retry(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Count the attempt; without a database it is not counted."""
         try:
             job_retried(UUID(args[0]))
         except DatabaseError as error:
-            logger.warning("attempt_not_counted", job_id=args[0], error=str(error))
+            logger.warning("attempt_not_counted", error=str(error))
 
     def on_given_up(self, error: str, *args: Any, **kwargs: Any) -> None:
         """Fail the job with the reason."""

@@ -183,6 +183,10 @@ def recipients_mix(limit: int) -> list[int]:
     )
     for job in queued:
         job_start(job.id)
+    if rows:
+        # A task for several jobs: from its id on, the log of each of them goes on.
+        jobs = sorted({str(job_id) for _, job_id in rows})
+        logger.info("recipients_mixed", jobs=jobs, recipients=len(rows))
     return keys
 
 

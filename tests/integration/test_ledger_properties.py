@@ -370,7 +370,7 @@ class LedgerMachine(RuleBasedStateMachine):
         row = self.rows[claim.id]
         note = ledger.bury_held_by if limit_reached else ledger.interrupt_held_by
         held = row.state == State.RUNNING and row.worker == worker
-        self.unless_it_waits(lambda: note(claim.id, worker, "killed"), held)
+        self.unless_it_waits(lambda: bool(note(claim.id, worker, "killed")), held)
 
     # --- Relays, the broker, time -------------------------------------------------------------
 
