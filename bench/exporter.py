@@ -5,7 +5,8 @@
 starts a PostgreSQL, a Redis and the exporter itself as a process, with its own accounts. It scrapes
 with nothing there, then with queued messages and open deliveries, then while each second a scan
 looks at thousands of messages that wait for their eta. It prints the fastest scrape, median and
-maximum, and the exporter's memory; and how busy the machine was: others' work counts in all of them.
+maximum, and the exporter's memory; and how busy the machine was: others' work counts in all of
+them.
 """
 
 from __future__ import annotations

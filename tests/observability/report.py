@@ -50,8 +50,8 @@ def as_text(rows: Iterable[Row]) -> str:
 def as_markdown(rows: Iterable[Row]) -> str:
     """Return the table for a page, with what the numbers mean."""
     lines = [
-        f"Measured by `make fire-alerts`, embedded stack, windows at {TIME_SCALE:g} of their length:",
-        "the seconds compare alerts with each other, and are not those of production.",
+        f"Measured by `make fire-alerts`, embedded stack, windows at {TIME_SCALE:g} of their",
+        "length: the seconds compare alerts with each other, and are not those of production.",
         "",
         f"| {' | '.join(HEADINGS)} |",
         "|---|---|---|---|",
