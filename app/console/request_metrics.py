@@ -1,4 +1,4 @@
-"""django-prometheus' counts of requests, with two faults mended (docs/decisions/0027)."""
+"""django-prometheus' counts of requests, with two faults mended (docs/decisions/0027-web-metrics.md)."""
 
 from __future__ import annotations
 

@@ -344,6 +344,15 @@ def processes_of(web: Web) -> list[int]:
     return [int(pid) for pid in children.split()]
 
 
+def wait_for_others(web: Web, old: list[int]) -> None:
+    """Wait until other processes serve than these."""
+    wait_until(
+        lambda: len(now := set(processes_of(web))) == len(old) and not now & set(old),
+        what="new processes",
+    )
+    wait_until(lambda: status_of(web, "/readyz") == 200, what="they answer")
+
+
 def web_scrape(web: Web) -> Scrape:
     """Read the metrics of a web role."""
     return scrape(f"{web.url}/metrics")
@@ -420,11 +429,7 @@ def test_processes_are_added_up_and_nothing_is_lost_when_they_are_replaced(
         old = processes_of(measured_web)
         for pid in old:
             os.kill(pid, number)
-        wait_until(
-            lambda old=old: len(set(processes_of(measured_web)) - set(old)) == 2,
-            what="new processes",
-        )
-        wait_until(lambda: status_of(measured_web, "/readyz") == 200, what="they answer")
+        wait_for_others(measured_web, old)
         seen = web_scrape(measured_web)
         assert requests_counted(seen, view) - requests_counted(before, view) == made
         for _ in range(5):
@@ -469,11 +474,13 @@ def test_websockets_are_counted(measured_web: Web) -> None:
     wait_until(lambda: counted("web_sockets_open") == 0, what="both are closed")
     assert counted("web_sockets_refused_total") == 0
 
+    # Types of their own, which nobody can make.
     origin: Any = measured_web.url
+    elsewhere: Any = "https://elsewhere.example"
     with connect(address, origin=origin) as stranger, pytest.raises(ConnectionClosed):
         stranger.recv(timeout=20)
     with pytest.raises(InvalidStatus, match="403"):
-        connect(address, origin="https://elsewhere.example").close()  # type: ignore[arg-type]
+        connect(address, origin=elsewhere).close()
     with pytest.raises(InvalidStatus, match="404"):
         connect(f"{address}/nothing/there", origin=origin).close()
     assert counted("web_sockets_refused_total") == 3
@@ -488,10 +495,7 @@ def test_a_socket_of_a_process_that_was_killed_is_not_open(measured_web: Web) ->
         old = processes_of(measured_web)
         for pid in old:
             os.kill(pid, signal.SIGKILL)
-        wait_until(
-            lambda: len(set(processes_of(measured_web)) - set(old)) == 2, what="new processes"
-        )
-        wait_until(lambda: status_of(measured_web, "/readyz") == 200, what="they answer")
+        wait_for_others(measured_web, old)
         assert web_scrape(measured_web).value("web_sockets_open") == 0
 
 
