@@ -44,6 +44,13 @@ def _present(condition: str) -> str:
 
 _RESPONSES: Final = "django_http_responses_total_by_status_view_method_total"
 
+#: Running five times as long as 99 % of the last hour, and not just slow: half a minute.
+_HUNG: Final = (
+    f"count(max by (name) (celery_worker_oldest_active_task_seconds{{{SELECTED}}})"
+    " > on (name) clamp_min(5 * histogram_quantile(0.99, sum by (name, le)"
+    f" (rate(celery_task_runtime_bucket{{{SELECTED}}}[1h]))), 30))"
+)
+
 KINDS: Final = (
     Trouble("tasks failed for good", Uid.TASKS, _counted("celery_task_failed_total")),
     Trouble("attempts out of time", Uid.TASKS, _counted("celery_task_timeouts_total")),
@@ -51,6 +58,7 @@ KINDS: Final = (
         "attempts to be repeated", Uid.TASKS, _counted("celery_task_retried_total"), serious=False
     ),
     Trouble("tasks rejected", Uid.TASKS, _counted("celery_task_rejected_total"), serious=False),
+    Trouble("attempts that do not end", Uid.WORKERS, _HUNG, serious=False),
     Trouble("pool processes lost", Uid.WORKERS, _counted("celery_task_worker_lost_total")),
     Trouble(
         "workers paused or cut off",
