@@ -48,7 +48,14 @@ def _rule(name: str) -> str:
 
 
 def _last_hour(metric: str) -> str:
-    return f"ceil(sum by (name) ({grown(f'{metric}{{{_CHOSEN}}}', HOUR, Pace())}) - 0.1)"
+    # Extrapolation makes a little more or less of an event near the window's edge.
+    return f"round(sum by (name) (increase({metric}{{{_CHOSEN}}}[1h])))"
+
+
+#: The series of an exception appears with its first event, and ``increase`` needs two samples.
+_FAILED_LAST_HOUR: Final = (
+    f"round(sum by (name) ({grown(f'celery_task_failed_total{{{_CHOSEN}}}', HOUR, Pace())}))"
+)
 
 
 def _top(expr: str, labels: str = "name") -> str:
@@ -83,7 +90,7 @@ def _verdict() -> Row:
                     ),
                     Column(
                         title="Failed",
-                        expr=_last_hour("celery_task_failed_total"),
+                        expr=_FAILED_LAST_HOUR,
                         unit=COUNT,
                         thresholds=bad,
                         decimals=0,

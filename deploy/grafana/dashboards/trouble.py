@@ -33,8 +33,13 @@ class Trouble:
     serious: bool = True
 
 
-def _counted(metric: str, selector: str = "") -> str:
-    """Return how often a counter counted, the first event of a new series included."""
+def _counted(metric: str) -> str:
+    """Return how often a counter counted that is born at 0."""
+    return f"sum(increase({metric}{{{SELECTED}}}[{WINDOW}]))"
+
+
+def _counted_from_birth(metric: str, selector: str = "") -> str:
+    """Return how often a counter counted whose series appear with their first event."""
     return f"sum({grown(f'{metric}{{{SELECTED}{selector}}}', WINDOW_SECONDS, Pace())})"
 
 
@@ -52,7 +57,7 @@ _HUNG: Final = (
 )
 
 KINDS: Final = (
-    Trouble("tasks failed for good", Uid.TASKS, _counted("celery_task_failed_total")),
+    Trouble("tasks failed for good", Uid.TASKS, _counted_from_birth("celery_task_failed_total")),
     Trouble("attempts out of time", Uid.TASKS, _counted("celery_task_timeouts_total")),
     Trouble(
         "attempts to be repeated", Uid.TASKS, _counted("celery_task_retried_total"), serious=False
@@ -132,7 +137,11 @@ KINDS: Final = (
         serious=False,
     ),
     Trouble("periodic runs not sent", Uid.SCHEDULE, _counted("celery_beat_publish_failures_total")),
-    Trouble("requests answered 5xx", Uid.WEB_DATABASE, _counted(_RESPONSES, ', status=~"5.."')),
+    Trouble(
+        "requests answered 5xx",
+        Uid.WEB_DATABASE,
+        _counted_from_birth(_RESPONSES, ', status=~"5.."'),
+    ),
     Trouble(
         "requests answered 429",
         Uid.WEB_DATABASE,

@@ -29,8 +29,6 @@ from deploy.grafana.dashboards.builder import (
     table,
     timeseries,
 )
-from deploy.prometheus.rulebook.pace import HOUR, Pace
-from deploy.prometheus.rulebook.promql import grown
 
 #: The workers that the reader chose.
 _CHOSEN: Final = f'{SELECTED}, instance=~"$instance"'
@@ -64,7 +62,7 @@ _AGE: Final = f"time() - {_each('process_start_time_seconds', _OF_WORKERS)}"
 
 
 def _last_hour(metric: str) -> str:
-    return f"ceil(sum by ({_BY}) ({grown(f'{metric}{{{_CHOSEN}}}', HOUR, Pace())}) - 0.1)"
+    return f"round(sum by ({_BY}) (increase({metric}{{{_CHOSEN}}}[1h])))"
 
 
 def _capacity() -> Row:
