@@ -10,6 +10,8 @@ import pytest
 
 from deploy.embedded import monitoring
 from tests.observability import hurry, report
+from tests.observability.fired import Fired
+from tests.observability.phases import ALWAYS
 from tests.observability.report import Row
 from tests.observability.victim import APPLICATION, Victim
 from tests.observability.watch import Watch, watching
@@ -18,19 +20,19 @@ from tests.support.alert_receiver import AlertReceiver, running_alert_receiver
 from tests.support.alertmanager import Alertmanager
 from tests.support.roles import ROOT
 
-ROWS: pytest.StashKey[list[Row]] = pytest.StashKey()
+FIRED: pytest.StashKey[list[Fired]] = pytest.StashKey()
 PAGE = ROOT / "docs" / "alerts.md"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Begin an empty table."""
-    config.stash[ROWS] = []
+    config.stash[FIRED] = []
 
 
 @pytest.fixture(scope="session")
-def rows(request: pytest.FixtureRequest) -> list[Row]:
-    """Return the table."""
-    return request.config.stash[ROWS]
+def fired(request: pytest.FixtureRequest) -> list[Fired]:
+    """Return what has fired."""
+    return request.config.stash[FIRED]
 
 
 @pytest.fixture(scope="session")
@@ -88,9 +90,10 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Print the table; write it to docs/alerts.md if ``ALERTS_REPORT`` says so."""
-    rows = config.stash[ROWS]
-    if not rows:
+    if not config.stash[FIRED]:
         return
+    always = Row(ALWAYS, "none: it always fires", None, None)
+    rows = [always, *(fired.row() for fired in config.stash[FIRED])]
     terminalreporter.write_sep("=", "alerts")
     terminalreporter.write_line(report.as_text(rows))
     if os.environ.get("ALERTS_REPORT") == "write":

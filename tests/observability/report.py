@@ -22,7 +22,7 @@ class Row:
         alert: Its name.
         fault: What was done.
         fired: Seconds from the fault to Alertmanager; None: it fires without one.
-        over: Seconds from the end of the fault to the end of the alert; None: not seen.
+        over: Seconds from the end of the fault to the end of the alert; None: it is not over.
     """
 
     alert: str

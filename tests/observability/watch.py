@@ -75,7 +75,7 @@ class Watch:
         wait_until(
             lambda: self.firing(name, labels),
             timeout=timeout,
-            what=f"{name} {dict(labels)} fires; {sorted(self.names())} do",
+            what=f"{name} {dict(labels)} fires",
         )
         found = self.firing(name, labels)
         assert found

@@ -9,6 +9,8 @@ from tests.observability.faults.fault import Fault, expected
 from tests.observability.hurry import HARD_LIMIT_SECONDS, VISIBILITY_TIMEOUT_SECONDS
 from tests.observability.victim import Victim
 
+#: What the application calls the task whose code is gone.
+REMOVED = "causes.removed"
 #: Calls of a task that fails: more than the slow alert wants to see before it believes a share.
 FAILURES = 30
 
@@ -57,6 +59,8 @@ def _forged(victim: Victim) -> Iterator[None]:
 def _code_is_gone(victim: Victim) -> Iterator[None]:
     victim.post("/causes/publish-unknown", {})
     yield
+    with victim.session() as session:
+        session.execute("DELETE FROM delivery_delivery WHERE task = %s", [REMOVED])
 
 
 FAILING = Fault(
@@ -97,5 +101,5 @@ FORGED = Fault(
 UNKNOWN = Fault(
     "a durable task's code is removed",
     _code_is_gone,
-    (expected("CeleryRelayCannotPublish", name="causes.removed"),),
+    (expected("CeleryRelayCannotPublish", name=REMOVED),),
 )
