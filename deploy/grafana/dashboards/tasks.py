@@ -69,7 +69,8 @@ def _top(expr: str, labels: str = "name") -> str:
 
 
 def _verdict() -> Row:
-    p95 = _rule("name:celery_task_runtime:p95_5m")
+    # What did not run has no quantile; a comparison leaves it out.
+    p95 = f"{_rule('name:celery_task_runtime:p95_5m')} >= 0"
     bad = Thresholds("none should be", bad=1, normal="text")
     odd = Thresholds("worth a look", warning=1, normal="text")
     return Row(
@@ -113,7 +114,7 @@ def _verdict() -> Row:
                     Column(
                         title="p95 before",
                         expr="max by (name)"
-                        f" (name:celery_task_runtime:p95_5m{{{_CHOSEN}}} offset $before)",
+                        f" (name:celery_task_runtime:p95_5m{{{_CHOSEN}}} offset $before) >= 0",
                         unit=SECONDS,
                     ),
                     Column(
@@ -281,16 +282,17 @@ def _repeats() -> Row:
 def _speed() -> Row:
     buckets = f"celery_task_runtime_bucket{{{_CHOSEN}}}"
     p95 = f"name:celery_task_runtime:p95_5m{{{_CHOSEN}}}"
+    ran = f"max by (name) ({p95}) >= 0"
 
     def compared() -> Panel:
         return timeseries(
             "Runtime, now and before",
             "p95 of the slowest tasks; dashed: at the time chosen as 'Compare with'. A solid line"
             " above its dashed one got slower: the deployment marks and the database are next.",
-            Query(_top(f"max by (name) ({p95})"), "{{name}}"),
+            Query(_top(ran), "{{name}}"),
             Query(
-                f"max by (name) ({p95} offset $before) and on (name)"
-                f" topk({_LINES}, avg_over_time((max by (name) ({p95}))[$__range:1m] @ end()))",
+                f"(max by (name) ({p95} offset $before) >= 0) and on (name)"
+                f" topk({_LINES}, avg_over_time(({ran})[$__range:1m] @ end()))",
                 "{{name}} before",
             ),
             unit=SECONDS,
