@@ -903,7 +903,8 @@ class Variable:
             "label": self.label,
             "type": "query",
             "datasource": _DATASOURCE,
-            "query": {"query": self.query, "refId": "values"},
+            # 1: of the kind label_values, as Grafana's own editor writes it.
+            "query": {"qryType": 1, "query": self.query, "refId": "values"},
             "definition": self.query,
             "multi": True,
             "includeAll": True,

@@ -278,7 +278,7 @@ def _resources() -> Row:
             timeseries(
                 "Lost processes and restarts",
                 "In five minutes: pool processes that died under an attempt, and workers that"
-                " started anew. Restarts without a deployment (violet marks) are crashes, or an"
+                " started anew. Restarts without a deployment (purple marks) are crashes, or an"
                 " orchestrator that lost its patience.",
                 Query(
                     f"sum by (service) (increase(celery_task_worker_lost_total{{{_CHOSEN}}}[5m]))",
