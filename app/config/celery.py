@@ -8,7 +8,7 @@ from typing import Any
 from celery import Celery, signals
 
 from delivery import celery_guards, graceful_stop
-from telemetry import task_logs
+from telemetry import error_reports, task_logs, tracing
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -20,6 +20,8 @@ app.steps["worker"].add(task_logs.TaskLogs)
 # Not in a signal of Celery, which would log an error and go on without the guards.
 celery_guards.install()
 graceful_stop.install()
+tracing.install()
+error_reports.install()
 
 
 @signals.setup_logging.connect

@@ -10,7 +10,7 @@ from typing import Any
 from django.conf import settings
 from uvicorn_worker import UvicornWorker
 
-from telemetry import presence
+from telemetry import presence, tracing
 
 
 class Worker(UvicornWorker):
@@ -42,6 +42,7 @@ class Worker(UvicornWorker):
 
     def run(self) -> None:
         """Serve until told to stop, and be seen meanwhile."""
+        tracing.start()
         presence.begin(settings.SERVICE_NAME)
         presence.note(presence.SERVING)
         try:

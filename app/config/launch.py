@@ -14,6 +14,8 @@ import signal
 import sys
 from types import FrameType
 
+from config import hidden_imports
+
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
     """End at once, and successfully: nothing has begun.
@@ -27,6 +29,7 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 def main(program: str, *arguments: str) -> None:
     """Run a module as ``python -m`` does, with arguments."""
     signal.signal(signal.SIGTERM, _leave)
+    hidden_imports.hide()
     sys.argv = [program, *arguments]
     runpy.run_module(program, run_name="__main__", alter_sys=True)
 

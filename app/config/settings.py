@@ -424,6 +424,27 @@ PROMETHEUS_LATENCY_BUCKETS = (
 )
 #: Address that metrics are served on; all interfaces inside a container.
 BIND_HOST = env.str("BIND_HOST", "0.0.0.0")  # noqa: S104
+#: Base address of an OpenTelemetry collector that takes traces by OTLP over HTTP, without
+#: ``/v1/traces``; empty: no traces. The names of these are OpenTelemetry's own.
+OTEL_EXPORTER_OTLP_ENDPOINT = env.str(
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "",
+    validate=environment.unless_empty(environment.url_with_scheme("http", "https")),
+)
+#: What is sent along, for a collector that wants a key: name=value,name=value.
+OTEL_EXPORTER_OTLP_HEADERS = env.str("OTEL_EXPORTER_OTLP_HEADERS", "")
+#: Share of the traces that are kept, from 0 to 1, decided where one begins.
+OTEL_TRACES_SAMPLER_ARG = env.float(
+    "OTEL_TRACES_SAMPLER_ARG", 1.0, validate=environment.between(0, 1)
+)
+#: Where errors are reported, in the form of Sentry's DSN; empty: nowhere.
+SENTRY_DSN = env.str(
+    "SENTRY_DSN",
+    "",
+    validate=environment.unless_empty(environment.url_with_scheme("http", "https")),
+)
+#: What the reports call this installation.
+SENTRY_ENVIRONMENT = env.str("SENTRY_ENVIRONMENT", "production")
 #: Links on the console to the tools beside it: name -> address in the reader's browser.
 TOOL_LINKS: dict[str, str] = env.dict("TOOL_LINKS", {})
 

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from delivery.relay import Relay
-from telemetry import heartbeat, metrics_server, presence, sent_messages
+from telemetry import heartbeat, metrics_server, presence, sent_messages, tracing
 from telemetry.relay_metrics import RelayMetrics
 
 
@@ -32,6 +32,7 @@ class Command(BaseCommand):
         relay = Relay(current_app, RelayMetrics(current_app, metrics_server.REGISTRY))
         sent_messages.count(current_app, metrics_server.REGISTRY)
         presence.begin(settings.SERVICE_NAME)
+        tracing.start()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: relay.stop())
         metrics_server.serve()
