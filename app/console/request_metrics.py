@@ -1,4 +1,4 @@
-"""django-prometheus' counts of requests, with two faults mended (docs/decisions/0027-web-metrics.md)."""
+"""django-prometheus' counts of requests, with two faults mended (docs/decisions/0029)."""
 
 from __future__ import annotations
 
