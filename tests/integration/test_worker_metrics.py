@@ -482,10 +482,7 @@ def test_gauges_follow_the_worker(stand: Stand) -> None:
 
 
 def test_messages_that_wait_in_the_worker_are_shown(prefork: Stand) -> None:
-    """One that waits for its time is taken beside those that run; then it waits for a process."""
-    for _ in range(2):
-        prefork.send(plain_sleep, 5)
-    prefork.send(plain_sleep, 0, countdown=2)
+    """One that waits for its time is no burden to the worker; then it waits for a process."""
 
     def states() -> list[float | None]:
         found = prefork.scrape()
@@ -494,7 +491,11 @@ def test_messages_that_wait_in_the_worker_are_shown(prefork: Stand) -> None:
             for state in ("active", "scheduled", "prefetched")
         ]
 
-    wait_until(lambda: states() == [2, 1, 0], what="it waits for its time")
+    prefork.send(plain_sleep, 0, countdown=6)
+    wait_until(lambda: states() == [0, 1, 0], what="it waits for its time")
+    for _ in range(2):
+        prefork.send(plain_sleep, 10)
+    wait_until(lambda: states() == [2, 1, 0], what="others run meanwhile")
     wait_until(lambda: states() == [2, 0, 1], what="it waits for a process")
 
 
