@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import urllib.request
 from dataclasses import dataclass
 
@@ -11,9 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 @dataclass(frozen=True)
 class Scrape:
-    """What one scrape said."""
+    """What one scrape said, and when it began and ended in seconds since the epoch."""
 
     families: dict[str, Metric]
+    began: float
+    ended: float
 
     def value(self, name: str, **labels: str) -> float | None:
         """Return the sample with exactly these labels, or None."""
@@ -44,6 +47,8 @@ class Scrape:
 
 def scrape(url: str, *, timeout: float = 10) -> Scrape:
     """Ask for the metrics; the same number of seconds as Prometheus waits."""
+    began = time.time()
     with urllib.request.urlopen(f"{url}/metrics", timeout=timeout) as response:
         text = response.read().decode()
-    return Scrape({family.name: family for family in text_string_to_metric_families(text)})
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    return Scrape(families, began, time.time())
