@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from deploy.prometheus.rulebook.rule import GRAFANA_URL, Alert, Group, annotations, labels
+from deploy.prometheus.rulebook.rule import GRAFANA_URL, Alert, Group, annotations_of, labels_of
 
 _HEADER = "# Written by `make rules` from deploy/prometheus/rulebook. Do not edit.\n"
 
@@ -24,8 +24,8 @@ def text(groups: Iterable[Group], grafana_url: str = GRAFANA_URL) -> str:
                 lines += _expression(rule.expression)
                 if rule.hold != "0s":
                     lines.append(f"        for: {rule.hold}")
-                lines += _mapping("labels", labels(rule, group))
-                lines += _mapping("annotations", annotations(rule, grafana_url))
+                lines += _mapping("labels", labels_of(rule, group))
+                lines += _mapping("annotations", annotations_of(rule, grafana_url))
             else:
                 lines.append(f"      - record: {rule.name}")
                 lines += _expression(rule.expression)

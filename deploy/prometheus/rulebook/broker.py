@@ -61,8 +61,8 @@ def _evicting(pace: Pace) -> Alert:
         "Redis throws keys away to save memory: messages are lost",
         since_start("redis_evicted_keys_total", 5 * MINUTE, pace),
         summary="Redis throws messages away",
-        description="Redis threw {{ $value | humanize }} keys away within five minutes. A key may "
-        "be a whole queue.",
+        description="Redis threw {{ $value | printf `%.0f` }} keys away within five minutes. A key "
+        "may be a whole queue.",
         dashboard="broker",
     )
 
@@ -104,7 +104,7 @@ def _rejected_connections(pace: Pace) -> Alert:
         "Redis refused connections because maxclients was reached",
         since_start("redis_rejected_connections_total", 5 * MINUTE, pace),
         summary="Redis refuses connections",
-        description="Redis refused {{ $value | humanize }} connections within five minutes: "
+        description="Redis refused {{ $value | printf `%.0f` }} connections within five minutes: "
         "maxclients was reached.",
         dashboard="broker",
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from deploy.prometheus.rulebook.pace import HOUR, MINUTE, Pace, number
+from deploy.prometheus.rulebook.promql import grown
 from deploy.prometheus.rulebook.rule import CRITICAL, WARNING, Alert
 
 #: Share of tasks and requests for which a promise may be broken within 30 days.
@@ -35,6 +36,7 @@ class Promise:
         what: What happened to a share of the events, for the description.
         dashboard: As in ``Alert``.
         dashboard_variables: As in ``Alert``.
+        born_at_zero: Whether the counter is there before its first event.
     """
 
     alert: str
@@ -45,6 +47,7 @@ class Promise:
     what: str
     dashboard: str
     dashboard_variables: tuple[str, ...] = ()
+    born_at_zero: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,11 @@ def alerts(pace: Pace, promise: Promise) -> tuple[Alert, ...]:
 
 def _alert(pace: Pace, promise: Promise, speed: _Speed) -> Alert:
     limit = number(speed.factor * ERROR_BUDGET)
-    events = f"increase({promise.events}[{pace.window(speed.long_seconds)}])"
+    events = (
+        f"increase({promise.events}[{pace.window(speed.long_seconds)}])"
+        if promise.born_at_zero
+        else grown(promise.events, speed.long_seconds, pace)
+    )
     least = pace.count(LEAST_EVENTS_PER_MINUTE, speed.long_seconds)
     return Alert(
         f"{promise.alert}ErrorBudgetBurn{speed.suffix}",

@@ -59,8 +59,8 @@ def _deadlocks(pace: Pace) -> Alert:
         "PostgreSQL ended transactions that waited for each other",
         f"max by (namespace, datname) (increase(pg_stat_database_deadlocks[{window}])) > 0",
         summary="Transactions block each other",
-        description="{{ $value | humanize }} deadlocks in {{ $labels.datname }} within 15 minutes; "
-        "each ended a transaction with an error.",
+        description="{{ $value | printf `%.0f` }} deadlocks in {{ $labels.datname }} within 15 "
+        "minutes; each ended a transaction with an error.",
         dashboard="web-database",
     )
 

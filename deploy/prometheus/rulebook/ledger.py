@@ -60,8 +60,8 @@ def _cannot_publish(pace: Pace) -> Alert:
         "The relay set deliveries aside: no code has their task, or they cannot be encoded",
         f"sum by (namespace, name) ({unpublishable}) > 0",
         summary="Durable tasks cannot be published",
-        description="Deliveries of {{ $labels.name }} were set aside {{ $value | humanize }} times "
-        "in 15 minutes. After an hour they become dead letters.",
+        description="Deliveries of {{ $labels.name }} were set aside {{ $value | printf `%.0f` }} "
+        "times in 15 minutes. After an hour they become dead letters.",
         dashboard="tasks",
         dashboard_variables=("name",),
     )

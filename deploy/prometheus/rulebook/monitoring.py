@@ -80,7 +80,7 @@ def _delivery_failing(pace: Pace) -> Alert:
         "Alerts were not evaluated, not handed over, or not delivered",
         "\nor\n".join(branches),
         summary="Alerts may not arrive",
-        description="{{ $value | humanize }} failures in 15 minutes on the way of an alert "
+        description="{{ $value | printf `%.0f` }} failures in 15 minutes on the way of an alert "
         "({{ $labels.cause }}): alertmanager could not notify a receiver, prometheus could not "
         "reach Alertmanager, its queue overflowed, or rules could not be evaluated.",
         dashboard="overview",

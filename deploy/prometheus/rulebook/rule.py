@@ -73,12 +73,12 @@ class Group:
     area: str = ""
 
 
-def labels(alert: Alert, group: Group) -> Mapping[str, str]:
+def labels_of(alert: Alert, group: Group) -> Mapping[str, str]:
     """Return the labels that an alert adds to those of its series."""
     return {"severity": alert.severity} | ({"area": group.area} if group.area else {})
 
 
-def annotations(alert: Alert, grafana_url: str = GRAFANA_URL) -> Mapping[str, str]:
+def annotations_of(alert: Alert, grafana_url: str = GRAFANA_URL) -> Mapping[str, str]:
     """Return what people read of an alert: two texts and two links."""
     variables = "&".join(
         f"var-{name}={{{{ $labels.{name} }}}}" for name in alert.dashboard_variables

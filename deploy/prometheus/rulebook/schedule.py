@@ -61,7 +61,7 @@ def _publish_failed(pace: Pace) -> Alert:
         "Beat could not send an occurrence of a periodic task",
         f"sum by (namespace, entry) ({failures}) > 0",
         summary="A periodic task could not be sent",
-        description="{{ $labels.entry }} could not be sent {{ $value | humanize }} times in 15 "
-        "minutes.",
+        description="{{ $labels.entry }} could not be sent {{ $value | printf `%.0f` }} times in "
+        "15 minutes.",
         dashboard="schedule",
     )

@@ -73,8 +73,8 @@ def _never_succeeds(pace: Pace) -> Alert:
         "A task failed for good in the last day, and did not succeed once: nightly work, mostly",
         f"{failed} > 0\nunless on ({_TASK})\n{succeeded} > 0",
         summary="A task has not succeeded for a day",
-        description="{{ $labels.name }} failed for good {{ $value | humanize }} times in the last "
-        "day, and did not succeed once.",
+        description="{{ $labels.name }} failed for good {{ $value | printf `%.0f` }} times in the "
+        "last day, and did not succeed once.",
         dashboard="tasks",
         dashboard_variables=_VARIABLES,
     )
@@ -88,7 +88,7 @@ def _worker_lost(pace: Pace) -> Alert:
         "A pool process died while it ran a task: out of memory, kill -9, a crash in C code",
         f"sum by ({_TASK}) ({lost}) > 0",
         summary="A pool process died while it ran a task",
-        description="{{ $labels.name }} lost its process {{ $value | humanize }} times in 15 "
+        description="{{ $labels.name }} lost its process {{ $value | printf `%.0f` }} times in 15 "
         "minutes: out of memory, kill -9 or a crash.",
         dashboard="tasks",
         dashboard_variables=_VARIABLES,
@@ -106,8 +106,8 @@ def _redelivered(pace: Pace) -> Alert:
         # worker that takes it comes back up to ten times (delivery.models).
         f"sum by ({_TASK}) ({again}) > 3",
         summary="Messages of a task come back again and again",
-        description="{{ $value | humanize }} messages of {{ $labels.name }} were delivered once "
-        "more in 15 minutes: a message that kills its worker, or workers that are killed.",
+        description="{{ $value | printf `%.0f` }} messages of {{ $labels.name }} were delivered "
+        "once more in 15 minutes: a message that kills its worker, or workers that are killed.",
         dashboard="tasks",
         dashboard_variables=_VARIABLES,
     )
@@ -153,8 +153,8 @@ def _dead_letters_growing(pace: Pace) -> Alert:
         "Tasks became dead letters within the last hour: somebody has to decide on them",
         f"(({first})\nor ({now} - on ({by}) {least})) > 0",
         summary="Tasks failed for good and wait for a decision",
-        description="{{ $labels.name }} has {{ $value | humanize }} more dead letters than within "
-        "the last hour. Replay or discard them.",
+        description="{{ $labels.name }} has {{ $value | printf `%.0f` }} more dead letters than "
+        "within the last hour. Replay or discard them.",
         dashboard="tasks",
         dashboard_variables=("name",),
     )
@@ -167,7 +167,8 @@ def _quarantined(pace: Pace) -> Alert:
         WARNING,
         "Messages were refused within the last hour: not signed, altered or malformed",
         f"{held('celery_quarantined_messages', pace, by='namespace')} > 0\n"
-        f"and on (namespace)\ntime() - {last} < {pace.age(HOUR)}",
+        # 0 is the timestamp of none.
+        f"and on (namespace)\ntime() - ({last} > 0) < {pace.age(HOUR)}",
         summary="Messages were refused",
         description="A message was refused within the last hour (not signed, altered or "
         "malformed); {{ $value }} are kept for a look. Somebody publishes past the application, "

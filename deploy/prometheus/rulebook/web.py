@@ -33,6 +33,7 @@ def group(pace: Pace) -> Group:
                     meaning="Requests are answered with a server error",
                     what="the requests were answered with a server error",
                     dashboard="web-database",
+                    born_at_zero=False,
                 ),
             ),
             _slow(pace),
