@@ -20,6 +20,7 @@ SHELL_SCRIPTS := .ci/run .ci/docker-engine .ci/browser .ci/prometheus deploy/doc
 	$(addprefix deploy/docker/airgap/,build debian-mirror mailpit postgres-entrypoint redis-entrypoint)
 # Settings refuse to load without an environment; checks and tests use this one.
 TEST_ENVIRONMENT := set -a; . tests/test.env; set +a; export PYTHONPATH=app:.;
+DEPLOY_PROMETHEUS := PYTHONPATH=app:. $(BIN)/python -m deploy.prometheus
 
 ##@ Start
 .PHONY: up down ps logs shell demo load doctor
@@ -47,7 +48,7 @@ doctor: install ## Check what must agree, in files and in the running stack, and
 	@if [ "$$($(STACK) runtime 2>/dev/null)" = embedded ]; then $(MAKE) --silent $(VENV)/embedded.installed; fi
 
 ##@ Develop
-.PHONY: install lock fmt migrations openapi dashboards prometheus-configuration metrics-doc
+.PHONY: install lock fmt migrations openapi dashboards prometheus-configuration metrics-doc rules
 install: $(VENV)/dev.installed ## Make the virtual environment with every tool
 fmt: install ## Format the code
 	$(BIN)/ruff check --fix-only --quiet $(PYTHON_CODE)
@@ -60,6 +61,9 @@ prometheus-configuration: install ## Write deploy/prometheus/prometheus.yml from
 	$(BIN)/python -m deploy.prometheus.scrape_configuration > deploy/prometheus/prometheus.yml
 metrics-doc: install ## Write the tables of docs/metrics.md from the table of metrics
 	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py metrics_doc docs/metrics.md
+rules: install ## Write the alerting rules, and their table in docs/alerts.md
+	$(DEPLOY_PROMETHEUS) rules
+	$(DEPLOY_PROMETHEUS) alerts-doc
 migrations: install ## Write migrations for changed models
 	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py makemigrations $(ARGS)
 lock: install ## Compile the lock files (ARGS=--upgrade for newer versions)
@@ -85,9 +89,9 @@ $(VENV)/%.installed: requirements/%.txt | $(VENV)/bin/python
 	@touch $@
 
 ##@ Check and test
-.PHONY: check lint types contracts migrations-check openapi-check dashboards-check metrics-doc-check
-.PHONY: test test-unit test-integration test-browser test-stack faults fire-alerts
-check: lint types contracts migrations-check openapi-check dashboards-check metrics-doc-check ## Everything that needs no running service
+.PHONY: check lint types contracts migrations-check openapi-check dashboards-check metrics-doc-check rules-check
+.PHONY: test test-unit test-rules test-integration test-browser test-stack faults fire-alerts
+check: lint types contracts migrations-check openapi-check dashboards-check metrics-doc-check rules-check ## Everything that needs no running service
 
 lint: install ## Style of Python, shell, Dockerfiles, YAML
 	$(BIN)/ruff check $(PYTHON_CODE)
@@ -109,11 +113,16 @@ dashboards-check: install ## The dashboards' JSON is what their Python says
 	PYTHONPATH=app:. $(BIN)/python -m deploy.grafana.dashboards --check
 metrics-doc-check: install ## docs/metrics.md says what the table of metrics says
 	$(TEST_ENVIRONMENT) $(BIN)/python -W ignore app/manage.py metrics_doc docs/metrics.md --check
+rules-check: install ## The alerting rules and docs/alerts.md say what the rulebook says
+	$(DEPLOY_PROMETHEUS) rules --check
+	$(DEPLOY_PROMETHEUS) alerts-doc --check
 
 test: install ## All tests; those that need Docker or a browser are skipped without
 	$(BIN)/python -m pytest $(ARGS)
 test-unit: install ## Tests without any service
 	$(BIN)/python -m pytest tests/unit $(ARGS)
+test-rules: install ## Tests of the alerting rules, by promtool
+	$(BIN)/python -m pytest tests/rules $(ARGS)
 test-integration: install ## Tests with a real PostgreSQL, Redis and worker, no Docker
 	$(BIN)/python -m pytest tests/integration $(ARGS)
 test-browser: install ## Tests of the console in a real browser (Chromium or Chrome)
