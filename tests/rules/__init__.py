@@ -1,0 +1,1 @@
+"""Stories in which each alert fires, and in which it stays quiet, judged by promtool."""
