@@ -45,18 +45,18 @@ STORIES: list[Story] = [
     Fires(
         "keys are thrown away",
         "RedisBrokerEvicting",
-        {_EVICTED: f"{flat(0, 10)} {flat(3, 10)}", _UPTIME: now(20, from_minute=1000)},
+        {_EVICTED: f"{flat(0, 10)} {flat(1, 10)}", _UPTIME: now(20, from_minute=1000)},
         at=10.5,
         not_before=9.75,
         resolved_at=16,
-        description="Redis threw 3 keys away within five minutes. A key may be a whole queue.",
+        description="Redis threw 1 keys away within five minutes. A key may be a whole queue.",
     ),
     Fires(
         "a Redis that has just started throws keys away before its first scrape",
         "RedisBrokerEvicting",
-        {_EVICTED: f"{nothing(10)} {flat(7, 10)}", _UPTIME: f"{nothing(10)} {now(10)}"},
+        {_EVICTED: f"{nothing(10)} {flat(1, 10)}", _UPTIME: f"{nothing(10)} {now(10)}"},
         at=11,
-        description="Redis threw 7 keys away within five minutes. A key may be a whole queue.",
+        description="Redis threw 1 keys away within five minutes. A key may be a whole queue.",
     ),
     Quiet(
         "an exporter that starts finds old evictions; Redis restarts without any",
@@ -109,11 +109,11 @@ STORIES: list[Story] = [
     Fires(
         "connections are refused",
         "RedisRejectedConnections",
-        {_REJECTED: f"{flat(0, 10)} {flat(2, 10)}"},
+        {_REJECTED: f"{flat(0, 10)} {flat(1, 10)}"},
         at=11,
         not_before=9.75,
         resolved_at=16,
-        description="Redis refused 2 connections within five minutes: maxclients was reached.",
+        description="Redis refused 1 connections within five minutes: maxclients was reached.",
     ),
     Quiet(
         "refusals of long ago, a new exporter, a restart",
@@ -153,10 +153,10 @@ STORIES: list[Story] = [
     Fires(
         "nobody restores them",
         "CeleryMessagesPastVisibilityTimeout",
-        {"celery_broker_unacked_past_visibility": f"{flat(0, 5)} {flat(4, 10)}"},
+        {"celery_broker_unacked_past_visibility": f"{flat(0, 5)} {flat(1, 10)}"},
         at=7.25,
         not_before=6.75,
-        description="4 messages are unacknowledged for longer than the visibility timeout. Every "
+        description="1 messages are unacknowledged for longer than the visibility timeout. Every "
         "worker looks for them every few seconds, so none does.",
     ),
     Quiet(
@@ -169,14 +169,14 @@ STORIES: list[Story] = [
         "an eta too far ahead, two exporters",
         "CeleryEtaBeyondVisibilityTimeout",
         {
-            'celery_broker_eta_beyond_visibility{queue_name="default", instance="a"}': flat(2, 5),
+            'celery_broker_eta_beyond_visibility{queue_name="default", instance="a"}': flat(1, 5),
             'celery_broker_eta_beyond_visibility{queue_name="default", instance="b"}': flat(1, 5),
             'celery_broker_eta_beyond_visibility{queue_name="mail", instance="a"}': flat(0, 5),
         },
         at=1.5,
         not_before=0.75,
         labels={"queue_name": "default"},
-        description="2 messages of default have an eta beyond the visibility timeout; each will "
+        description="1 messages of default have an eta beyond the visibility timeout; each will "
         "run more than once. Durable tasks have no such limit.",
     ),
     Quiet(

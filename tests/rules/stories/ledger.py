@@ -7,16 +7,16 @@ _STANDS = "or longer: retries and etas are not published, and nothing lost is re
 
 STORIES: list[Story] = [
     Fires(
-        "two durable tasks are overdue",
+        "one durable task is overdue",
         "CeleryDeliveriesOverdue",
         {
-            'celery_deliveries_overdue{queue_name="mail"}': f"{flat(0, 5)} {flat(2, 10)}",
+            'celery_deliveries_overdue{queue_name="mail"}': f"{flat(0, 5)} {flat(1, 10)}",
             'celery_deliveries_overdue{queue_name="default"}': flat(0, 15),
         },
         at=6.25,
         not_before=5.75,
         labels={"queue_name": "mail"},
-        description="2 durable tasks of mail should have been looked at by the relay at least two "
+        description="1 durable tasks of mail should have been looked at by the relay at least two "
         "minutes ago.",
     ),
     Quiet(

@@ -81,26 +81,26 @@ STORIES: list[Story] = [
         "workers are there, and nothing starts",
         "CeleryQueueStalled",
         {
-            f"celery_queue_length{_DEFAULT}": f"{flat(0, 5)} {flat(7, 15)}",
+            f"celery_queue_length{_DEFAULT}": f"{flat(0, 5)} {flat(1, 15)}",
             _started("w1"): f"{rising(0, 20, 5)} {flat(95, 15)}",
         },
         at=13,
         not_before=11,
         labels={"queue_name": "default"},
-        description="default holds at least 7 messages, and no task of it has started for longer "
+        description="default holds at least 1 messages, and no task of it has started for longer "
         "than its workers' longest time limit.",
     ),
     Fires(
         "a queue that no table knows, because of a typing error, in another namespace",
         "CeleryQueueStalled",
         {
-            'celery_queue_length{namespace="test", queue_name="mial"}': flat(3, 10),
+            'celery_queue_length{namespace="test", queue_name="mial"}': flat(1, 10),
             'celery_queue_length{queue_name="mail"}': flat(0, 10),
         },
         at=8,
         namespace="test",
         labels={"queue_name": "mial"},
-        description="mial holds at least 3 messages, and no task of it has started for longer than "
+        description="mial holds at least 1 messages, and no task of it has started for longer than "
         "its workers' longest time limit.",
     ),
     Quiet(
@@ -132,14 +132,14 @@ STORIES: list[Story] = [
         "the only subscriber vanishes",
         "CeleryQueueHasNoConsumer",
         {
-            f"celery_queue_length{_DEFAULT}": flat(2, 12),
+            f"celery_queue_length{_DEFAULT}": flat(1, 12),
             'celery_worker_queue_subscription{queue_name="default", instance="w1"}': f"{flat(1, 4)} stale",
             'celery_worker_queue_subscription{queue_name="mail", instance="w1"}': flat(1, 12),
         },
         at=7.5,
         not_before=6.75,
         labels={"queue_name": "default"},
-        description="default holds 2 messages, and no worker takes messages from it: its workers "
+        description="default holds 1 messages, and no worker takes messages from it: its workers "
         "are away, or its name is a typing error.",
     ),
     Quiet(
@@ -175,7 +175,7 @@ STORIES: list[Story] = [
         {
             **_worker("w1", 10, active=4),
             **_worker("w2", 10, active=0),
-            f"celery_queue_length{_DEFAULT}": flat(30, 10),
+            f"celery_queue_length{_DEFAULT}": flat(1, 10),
             _started("w1"): rising(0, 40, 10),
             _started("w2"): f"{rising(900, 40, 4)} {flat(0, 6)}",
         },
@@ -183,7 +183,7 @@ STORIES: list[Story] = [
         not_before=5,
         labels={"queue_name": "default", "instance": "w2", "service": "worker"},
         description="w2 subscribes to default and has free slots, but has started nothing of it, "
-        "while at least 30 messages wait.",
+        "while at least 1 messages wait.",
     ),
     Quiet(
         "all slots are full of long tasks",

@@ -103,13 +103,13 @@ STORIES: list[Story] = [
         description="100% of the runs of shop.charge failed for good in the last ten minutes.",
     ),
     Quiet(
-        "two failures of two; three of a hundred; a past that a new Prometheus finds",
+        "two failures of two; five of a hundred and five; a past that a new Prometheus finds",
         "CeleryTaskFailing",
         {
             _FAILED: f"{nothing(15)} {flat(1, 2)} {flat(2, 13)}",
             _task(
                 "celery_task_failed_total", name="shop.ship", exception="E"
-            ): f"{flat(0, 15)} {flat(3, 15)}",
+            ): f"{flat(0, 15)} {flat(5, 15)}",
             _task("celery_task_succeeded_total", name="shop.ship"): rising(0, 10, 30),
             _task("celery_task_failed_total", name="shop.archive", exception="E"): flat(70, 30),
         },

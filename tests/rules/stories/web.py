@@ -135,12 +135,12 @@ STORIES: list[Story] = [
         "a migration is missing",
         "DjangoMigrationsUnapplied",
         {
-            'web_migrations_unapplied{instance="web"}': flat(2, 20),
+            'web_migrations_unapplied{instance="web"}': flat(1, 20),
             'web_migrations_unapplied{instance="web-2"}': flat(0, 20),
         },
         at=10.5,
         not_before=9.75,
-        description="2 migrations of the running code are not applied; its web processes are not "
+        description="1 migrations of the running code are not applied; its web processes are not "
         "ready.",
     ),
     Quiet(
