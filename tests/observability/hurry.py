@@ -58,10 +58,14 @@ CHANGES: Final = (
     Change(
         "deploy/prometheus/rulebook/workers.py",
         r"(window = pace\.window)\(15 \* MINUTE\)",
-        r"\1(60 * MINUTE)",
+        r"\1(90 * MINUTE)",
     ),
+    # Not 0s: what is urgent is posted at once here too.
     Change(
-        "deploy/prometheus/alertmanager.yml", r"(group_(?:wait|interval)): \d+[ms]", r"\1: 1s", 6
+        "deploy/prometheus/alertmanager.yml",
+        r"(group_(?:wait|interval)): [1-9]\d*[ms]",
+        r"\1: 1s",
+        4,
     ),
 )
 

@@ -35,7 +35,7 @@ PHASES: Final[tuple[tuple[Fault, ...], ...]] = (
     ),
     (broker.FULL, schedule.SECOND_BEAT, workers.LITTLE_MEMORY),
     (schedule.RELAY_STOPPED, schedule.BEAT_FROZEN),
-    (schedule.LEDGER_LOCKED, broker.TOO_FEW_CLIENTS),
+    (schedule.MISFIT, broker.TOO_FEW_CLIENTS),
     (workers.CRASH_LOOP,),
     (workers.KILLED,),
     (broker.EMPTIED,),

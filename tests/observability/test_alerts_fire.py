@@ -58,12 +58,14 @@ def test_faults_fire_their_alerts(
             injections.enter_context(fault.inject(victim))
         for fault, moment in zip(phase, injected, strict=True):
             for alert in fault.alerts:
-                firing = watch.wait_for(alert.alert, alert.labels, fault.patience)
+                firing = watch.wait_for(
+                    alert.alert, alert.labels, since=moment, timeout=fault.patience
+                )
                 seen.append(Fired(fault, alert, firing, moment))
     mended = time.monotonic()
     for fault in phase:
         for alert in fault.afterwards:
-            firing = watch.wait_for(alert.alert, alert.labels, fault.patience)
+            firing = watch.wait_for(alert.alert, alert.labels, since=mended, timeout=fault.patience)
             seen.append(Fired(fault, alert, firing, mended))
     for one in seen:
         one.mended = mended

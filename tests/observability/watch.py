@@ -66,20 +66,30 @@ class Watch:
         """Return the names of the alerts that fire now."""
         return {firing.labels["alertname"] for firing in list(self.firings) if firing.ended is None}
 
-    def wait_for(self, name: str, labels: Mapping[str, str], timeout: float) -> Firing:
-        """Wait until the alert fires.
+    def wait_for(
+        self, name: str, labels: Mapping[str, str], *, since: float, timeout: float
+    ) -> Firing:
+        """Wait until the alert has fired, also if it is over by now.
+
+        Args:
+            name: The alert's.
+            labels: Some of its labels.
+            since: What fired before is another fault's (``time.monotonic``).
+            timeout: Seconds to wait.
 
         Raises:
             AssertionError: It did not, within so many seconds.
         """
-        wait_until(
-            lambda: self.firing(name, labels),
-            timeout=timeout,
-            what=f"{name} {dict(labels)} fires",
-        )
-        found = self.firing(name, labels)
-        assert found
-        return found
+
+        def fired() -> list[Firing]:
+            return [
+                firing
+                for firing in list(self.firings)
+                if firing.began >= since and firing.matches(name, labels)
+            ]
+
+        wait_until(fired, timeout=timeout, what=f"{name} {dict(labels)} fires")
+        return fired()[0]
 
     def wait_until_quiet(self, name: str, labels: Mapping[str, str], timeout: float) -> None:
         """Wait until the alert does not fire.

@@ -47,7 +47,7 @@ def _too_little_memory(victim: Victim) -> Iterator[None]:
 @contextmanager
 def _too_few_clients(victim: Victim) -> Iterator[None]:
     """Have the server refuse connections for a moment: its exporter cannot ask it meanwhile."""
-    most = victim.redis.config_get("maxclients")["maxclients"]
+    most = str(victim.redis.config_get("maxclients")["maxclients"])
     victim.redis.config_set("maxclients", 1)
     port = int(victim.stack.values["REDIS_PORT"])
     with ExitStack() as connections:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 
+from redis.exceptions import RedisError
+
 from tests.observability.victim import Victim
 
 #: Seconds between two repetitions of what is done again and again.
@@ -57,7 +59,7 @@ def repeating(action: Callable[[], object], *, threads: int = 1) -> Iterator[Non
 
     def repeat() -> None:
         while not over.wait(REPEAT_SECONDS):
-            with suppress(OSError):
+            with suppress(OSError, RedisError):
                 action()
 
     running = [threading.Thread(target=repeat, daemon=True) for _ in range(threads)]

@@ -59,11 +59,12 @@ def _reload(victim: Victim) -> None:
 
 
 @contextmanager
-def _ledger_locked(victim: Victim) -> Iterator[None]:
-    """Hold a lock that nobody can write the ledger beside, as a migration without care does."""
-    with victim.session() as session, session.transaction():
-        session.execute("LOCK TABLE delivery_delivery IN SHARE MODE")
+def _arguments_do_not_fit(victim: Victim) -> Iterator[None]:
+    victim.post("/causes/schedule", {"exists": True})
+    try:
         yield
+    finally:
+        victim.post("/causes/schedule", {"exists": False})
 
 
 RELAY_STOPPED = Fault(
@@ -81,8 +82,8 @@ SECOND_BEAT = Fault(
     _second_beat,
     (expected("CeleryBeatDuplicated"),),
 )
-LEDGER_LOCKED = Fault(
-    "a transaction locks the ledger",
-    _ledger_locked,
-    (expected("CeleryBeatPublishFailed"),),
+MISFIT = Fault(
+    "somebody enters a periodic task whose arguments do not fit",
+    _arguments_do_not_fit,
+    (expected("CeleryBeatPublishFailed", entry="misfit"),),
 )

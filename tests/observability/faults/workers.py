@@ -76,8 +76,8 @@ def _little_memory(victim: Victim) -> Iterator[None]:
             (group / "cgroup.procs").write_text(str(process.pid), encoding="ascii")
         yield
     finally:
-        for process in (group / "cgroup.procs").read_text(encoding="ascii").split():
-            (parent / "cgroup.procs").write_text(process, encoding="ascii")
+        for number in (group / "cgroup.procs").read_text(encoding="ascii").split():
+            (parent / "cgroup.procs").write_text(number, encoding="ascii")
         group.rmdir()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from typing import Any, Final
 
 from celery import shared_task
 
@@ -39,9 +40,11 @@ def kill_own_process() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@shared_task(name="causes.plain", durable=False)
+@shared_task(name="causes.plain", durable=False)  # type: ignore[call-overload,untyped-decorator]
 def plain() -> None:
     """Do nothing, as plain Celery does: no row, only a message."""
 
 
-TASKS = {task.name: task for task in (succeed, fail, nightly, sleep, kill_own_process, plain)}
+TASKS: Final[dict[str, Any]] = {
+    task.name: task for task in (succeed, fail, nightly, sleep, kill_own_process, plain)
+}

@@ -12,8 +12,9 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
-from alert_causes.tasks import TASKS, succeed
+from alert_causes.tasks import TASKS, nightly, succeed
 from delivery import ledger, publishing
 from fault_injection import forgery
 
@@ -40,7 +41,7 @@ def publish(request: HttpRequest) -> JsonResponse:
 def publish_unknown(request: HttpRequest) -> JsonResponse:
     """Enter a task of an older release, whose code is gone."""
     with transaction.atomic():
-        entry = replace(succeed.entry(), task=REMOVED_TASK)
+        entry = replace(TASKS[succeed.name].entry(), task=REMOVED_TASK)
         publishing.publish_after_commit(ledger.enter([entry]))
     return JsonResponse({"accepted": 1}, status=202)
 
@@ -50,6 +51,17 @@ def publish_unknown(request: HttpRequest) -> JsonResponse:
 def forge(request: HttpRequest) -> JsonResponse:
     """Put messages that nobody of us has signed into a queue, past the application."""
     return JsonResponse({"forged": len(forgery.messages_forge("default"))}, status=202)
+
+
+@csrf_exempt
+@require_POST
+def schedule(request: HttpRequest) -> JsonResponse:
+    """Accept ``{exists}``: an entry of the schedule that lacks an argument of its task, or not."""
+    PeriodicTask.objects.filter(name="misfit").delete()
+    if json.loads(request.body)["exists"]:
+        second, _ = IntervalSchedule.objects.get_or_create(every=1, period=IntervalSchedule.SECONDS)
+        PeriodicTask.objects.create(name="misfit", task=nightly.name, interval=second)
+    return JsonResponse({})
 
 
 @csrf_exempt
