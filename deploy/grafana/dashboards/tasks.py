@@ -147,7 +147,7 @@ def _verdict() -> Row:
                     ),
                 ),
                 label_widths={"Task": 320},
-                sort_by="Failed",
+                sort_by="Fail share",
                 empty="No worker reports a task",
                 height=13,
                 links={"Task": (Link("Only this task", Uid.TASKS, {"name": CELL.format("Task")}),)},
