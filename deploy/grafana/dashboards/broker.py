@@ -326,6 +326,7 @@ def _published() -> tuple[Panel, ...]:
                 *QUEUE_COLOURS,
                 coloured("^failed", colours.BAD),
                 coloured("^set aside", colours.WARNING),
+                _AT_LEAST_ONE,
             ),
             empty="no relay",
         ),

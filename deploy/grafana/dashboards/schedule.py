@@ -182,7 +182,7 @@ def _entries() -> Panel:
             ),
         ),
         sort_by="Part of interval",
-        height=14,
+        height=13,
         empty="no beat holds a schedule",
         links={"Entry": (Link("Its tasks", Uid.TASKS),)},
     )
