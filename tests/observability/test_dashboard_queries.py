@@ -1,0 +1,285 @@
+"""Every query of every dashboard returns data on a stack that works, or under the fault it shows.
+
+The stack is that of the alerts' tests: one start for both.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from deploy.prometheus import scrape_configuration
+from tests.observability import hurry
+from tests.observability.dashboard_queries import (
+    NOTHING,
+    RANGE_SECONDS,
+    STEP_SECONDS,
+    Asked,
+    Offered,
+    annotations,
+    as_grafana_sends,
+    queries,
+    variables,
+)
+from tests.observability.victim import Victim
+from tests.support.prometheus import Prometheus
+from tests.support.roles import ROOT
+
+pytestmark = pytest.mark.timeout(240)
+
+#: Seconds in which a query has data once the load has begun; the slowest is that of the canary.
+DATA_SECONDS = 60.0
+#: Seconds in which a fault shows.
+FAULT_SECONDS = 60.0
+#: Seconds for which jobs are submitted: longer than all tests of this module take.
+LOAD_SECONDS = 600
+
+Place = tuple[str, str, str]
+
+# --- What is empty in health ---------------------------------------------------------------------
+
+
+@contextmanager
+def _again_and_again(publish: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Publish every so many seconds: a rate sees a counter grow, not that it is born at 5."""
+    over = threading.Event()
+
+    def go_on() -> None:
+        while not over.wait(seconds):
+            publish()
+
+    thread = threading.Thread(target=go_on, name="fault", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
+def _task_fails(victim: Victim) -> Iterator[None]:
+    with _again_and_again(partial(victim.publish, "causes.fail", 2), 1):
+        yield
+
+
+@contextmanager
+def _process_dies(victim: Victim) -> Iterator[None]:
+    with _again_and_again(partial(victim.publish, "causes.kill_own_process"), 3):
+        yield
+
+
+@contextmanager
+def _outlives_its_limit(victim: Victim) -> Iterator[None]:
+    victim.publish("causes.sleep", 2, seconds=2.0 * hurry.HARD_LIMIT_SECONDS)
+    yield
+
+
+@contextmanager
+def _view_fails(victim: Victim) -> Iterator[None]:
+    for _ in range(3):
+        assert victim.get("/causes/fail") == 500
+    yield
+
+
+@contextmanager
+def _worker_is_killed_at_work(victim: Victim) -> Iterator[None]:
+    """Kill a worker whose message is then given out once more, after the visibility timeout."""
+    victim.publish("causes.sleep", 2, seconds=4.0)
+    time.sleep(2)
+    victim.target.kill("worker")
+    yield
+
+
+@contextmanager
+def _memory_is_limited(victim: Victim) -> Iterator[None]:
+    """Give Redis the limit that it has in Compose."""
+    victim.redis.config_set("maxmemory", "384mb")
+    try:
+        yield
+    finally:
+        victim.redis.config_set("maxmemory", "0")
+
+
+#: Fault -> what is done, and the queries that only it fills.
+FAULTS: Final[Mapping[str, tuple[Callable[[Victim], object], tuple[Place, ...]]]] = {
+    "a task fails for good": (
+        _task_fails,
+        (
+            ("broker", "Dead letters", "A"),
+            ("broker", "Dead letters and quarantined messages", "A"),
+            ("overview", "Alerts", "A"),
+            ("overview", "Trouble in the last 5 minutes", "A"),
+            ("tasks", "Tasks now", "J"),
+            ("tasks", "Fail share", "A"),
+            ("tasks", "Failures by exception", "A"),
+            ("tasks", "Dead letters", "A"),
+            ("tasks", "Burn of the tasks' budget", "A"),
+            ("annotations", "Alerts", "A"),
+        ),
+    ),
+    "a task's process dies": (
+        _process_dies,
+        (
+            ("tasks", "Retry share", "A"),
+            ("tasks", "Time-outs, lost processes, repeated deliveries", "B"),
+        ),
+    ),
+    "a task outlives its time limit": (
+        _outlives_its_limit,
+        (("tasks", "Time-outs, lost processes, repeated deliveries", "A"),),
+    ),
+    "a view fails": (_view_fails, (("web-database", "Exceptions", "A"),)),
+    "a worker is killed at work": (
+        _worker_is_killed_at_work,
+        (("tasks", "Time-outs, lost processes, repeated deliveries", "C"),),
+    ),
+    "the memory of Redis is limited": (
+        _memory_is_limited,
+        (("broker", "Memory of its limit", "A"), ("broker", "Memory", "C")),
+    ),
+}
+#: Query -> its fault.
+EMPTY_IN_HEALTH: Final = {place: fault for fault, (_, places) in FAULTS.items() for place in places}
+
+#: What this stack cannot have -> why, and the same query without the condition that keeps it empty.
+NOT_HERE: Final[Mapping[Place, tuple[str, Callable[[str], str]]]] = {
+    ("workers", "Memory by worker", "B"): (
+        "processes of this machine have no memory limit of their own; the metric is 0",
+        lambda expression: expression.replace(" > 0", ""),
+    ),
+    ("workers", "Workers now", "H"): (
+        "as above",
+        lambda expression: expression.replace(" > 0", " >= 0"),
+    ),
+    ("annotations", "Deployments", "A"): (
+        "nothing is deployed anew while the tests run; whatever runs was deployed once",
+        lambda expression: expression.partition(" unless ")[0],
+    ),
+}
+
+ALL: Final = [*queries(), *annotations()]
+
+
+# --- The stack -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def prometheus(victim: Victim) -> Prometheus:
+    """Return the stack's Prometheus."""
+    return Prometheus(f"http://127.0.0.1:{victim.stack.values['PROMETHEUS_PORT']}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def load(victim: Victim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Submit jobs with `make load` until the tests are over; returns what it prints."""
+    output = tmp_path_factory.mktemp("load") / "output"
+    options = ["--rate", "2", "--duration", str(LOAD_SECONDS), "--failures", "0.05"]
+    with output.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "deploy.load", *options, "--recipients", "5"],
+            cwd=ROOT,
+            env=victim.stack.values,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield output
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def faults(victim: Victim, load: Path) -> Iterator[None]:
+    """Break the stack in every way that a query waits for."""
+    with ExitStack() as broken:
+        for cause, _ in FAULTS.values():
+            broken.enter_context(cause(victim))  # type: ignore[arg-type]
+        yield
+
+
+def data(prometheus: Prometheus, asked: Asked, expression: str) -> list[float]:
+    """Return the numbers that a query is answered with."""
+    sent = as_grafana_sends(
+        expression.replace(NOTHING, ""), scrape_configuration.interval(hurry.TIME_SCALE)
+    )
+    if asked.instant:
+        return prometheus.instant(sent)
+    return prometheus.over(sent, RANGE_SECONDS, STEP_SECONDS)
+
+
+def wait_for_data(prometheus: Prometheus, asked: Asked, expression: str, timeout: float) -> None:
+    """Ask again and again until there is an answer.
+
+    Raises:
+        AssertionError: There was none in so many seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while not data(prometheus, asked, expression):
+        assert time.monotonic() < deadline, f"{asked} returns nothing:\n{expression}"
+        time.sleep(0.5)
+
+
+# --- Tests ---------------------------------------------------------------------------------------
+
+
+def test_what_is_listed_as_empty_exists() -> None:
+    places = {asked.place for asked in ALL}
+    assert set(EMPTY_IN_HEALTH) | set(NOT_HERE) <= places
+    assert not set(EMPTY_IN_HEALTH) & set(NOT_HERE)
+
+
+@pytest.mark.parametrize("offered", variables(), ids=str)
+def test_every_variable_offers_something(offered: Offered, prometheus: Prometheus) -> None:
+    query = as_grafana_sends(offered.query, scrape_configuration.interval(hurry.TIME_SCALE))
+    deadline = time.monotonic() + DATA_SECONDS
+    while not prometheus.label_values(query):
+        assert time.monotonic() < deadline, f"{offered} offers nothing: {query}"
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [asked for asked in ALL if asked.place not in EMPTY_IN_HEALTH and asked.place not in NOT_HERE],
+    ids=str,
+)
+def test_every_query_returns_data_under_load(asked: Asked, prometheus: Prometheus) -> None:
+    wait_for_data(prometheus, asked, asked.expression, DATA_SECONDS)
+
+
+@pytest.mark.parametrize("asked", [asked for asked in ALL if asked.place in NOT_HERE], ids=str)
+def test_what_cannot_be_had_here_runs_and_would_have_data(
+    asked: Asked, prometheus: Prometheus
+) -> None:
+    _, without_condition = NOT_HERE[asked.place]
+    assert without_condition(asked.expression) != asked.expression
+    data(prometheus, asked, asked.expression)
+    wait_for_data(prometheus, asked, without_condition(asked.expression), DATA_SECONDS)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [asked for asked in ALL if asked.place in EMPTY_IN_HEALTH],
+    ids=lambda asked: f"{asked}: {EMPTY_IN_HEALTH[asked.place]}",
+)
+def test_every_other_query_returns_data_under_its_fault(
+    asked: Asked, prometheus: Prometheus, faults: None
+) -> None:
+    wait_for_data(prometheus, asked, asked.expression, FAULT_SECONDS)
+
+
+def test_the_load_was_accepted(load: Path, faults: None) -> None:
+    lines = load.read_text().splitlines()
+    assert lines
+    assert "Traceback" not in "\n".join(lines)
+    assert int(lines[-1].split("accepted ")[1].split()[0]) > 0
