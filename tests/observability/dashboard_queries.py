@@ -90,7 +90,7 @@ def queries() -> list[Asked]:
     return found
 
 
-def annotations() -> list[Asked]:
+def annotation_queries() -> list[Asked]:
     """Return the queries of the annotations; they are the same on every dashboard."""
     [first, *_] = dashboards()
     return [
@@ -109,8 +109,10 @@ def variables() -> list[Offered]:
     ]
 
 
-def as_grafana_sends(expression: str, scrape_seconds: float) -> str:
-    """Put values in for variables, everything chosen, as Grafana does.
+def as_grafana_sends(
+    expression: str, scrape_seconds: float, chosen: Mapping[str, str] = CHOSEN
+) -> str:
+    """Put values in for variables, everything chosen unless ``chosen`` says more, as Grafana does.
 
     ``$__rate_interval`` is four scrapes at least, and a step and a scrape. Subqueries look at every
     scrape: what the rules record is over in seconds where their windows are short.
@@ -123,7 +125,7 @@ def as_grafana_sends(expression: str, scrape_seconds: float) -> str:
         "__range_s": str(RANGE_SECONDS),
         "__range": f"{RANGE_SECONDS}s",
         **dict.fromkeys(("namespace", "queue_name", "name", "instance", "view"), ".*"),
-        **CHOSEN,
+        **chosen,
     }
     # The longest name first: $name is the start of $namespace.
     for name in sorted(values, key=len, reverse=True):
