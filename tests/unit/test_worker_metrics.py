@@ -28,6 +28,7 @@ from telemetry.worker_requests import MeasuredRequest
 # Its stubs leave out what is private.
 celery_request: Any = request
 base_pool: Any = BasePool
+prefork_pool: Any = TaskPool
 
 # --- Celery --------------------------------------------------------------------------------------
 
@@ -66,7 +67,7 @@ def test_what_is_read_of_celery_is_there() -> None:
         assert isinstance(getattr(state, name), WeakSet)
     assert isinstance(base_pool.num_processes, property)
     assert base_pool._pool is None
-    assert "for p in self._pool._pool" in inspect.getsource(TaskPool._get_info)
+    assert "for p in self._pool._pool" in inspect.getsource(prefork_pool._get_info)
     assert "consume_from" in dir(app.amqp.queues)
     assert "symbol_by_name(task.Request)" in inspect.getsource(strategy.default)
     assert "add_task_queue" in vars(Consumer)
