@@ -22,11 +22,12 @@ UID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 def provisioned(kind: str) -> dict[str, Any]:
     """Return the only file of its kind."""
     [path] = (PROVISIONING / kind).iterdir()
-    return yaml.safe_load(path.read_text())
+    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    return content
 
 
-COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-SERVICE = COMPOSE["services"]["grafana"]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICE: dict[str, Any] = COMPOSE["services"]["grafana"]
 SOURCES = {source["uid"]: source for source in provisioned("datasources")["datasources"]}
 [PROVIDER] = provisioned("dashboards")["providers"]
 ALERTING = provisioned("alerting")
@@ -37,7 +38,7 @@ def mounted(inside: str) -> Path:
     for mount in SERVICE["volumes"]:
         source, target, *_ = mount.split(":")
         if source.startswith("./") and Path(inside).is_relative_to(target):
-            return ROOT / source / Path(inside).relative_to(target)
+            return ROOT / str(source) / Path(inside).relative_to(str(target))
     raise AssertionError(f"{inside} is not mounted")
 
 
