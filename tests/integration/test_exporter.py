@@ -27,6 +27,7 @@ from delivery.queue_lists import PRIORITY_STEPS, lists_of
 from deploy.embedded.servers import RedisServer, free_port, running
 from deploy.embedded.servers.redis import CELERY_EXPORTER, READERS
 from exporter import broker, ledger, scan
+from housekeeping.models import Canary
 from telemetry import presence, reading_accounts
 from telemetry.catalogue import EXPORTER, served_by
 from telemetry.management.commands import doctor_facts
@@ -159,24 +160,9 @@ def worker_settings(role_settings: dict[str, str], broker_url: str) -> dict[str,
 
 
 @pytest.fixture
-def canaries(transactional_db: None) -> Iterator[None]:
-    """Have a canary of one queue; its table comes with a migration of housekeeping."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass('housekeeping_canary') IS NULL")
-        (is_missing,) = cursor.fetchone()
-        if is_missing:
-            cursor.execute(
-                "CREATE TABLE housekeeping_canary (queue varchar PRIMARY KEY, "
-                "succeeded_at timestamptz NOT NULL)"
-            )
-            reading_accounts.prepare(
-                {account.password_variable: environment.PASSWORD for account in ACCOUNTS}
-            )
-        cursor.execute("INSERT INTO housekeeping_canary VALUES ('mail', to_timestamp(1700000000))")
-    yield
-    with connection.cursor() as cursor:
-        statement = "DROP TABLE" if is_missing else "DELETE FROM"
-        cursor.execute(f"{statement} housekeeping_canary")
+def canaries(transactional_db: None) -> None:
+    """Have a canary of one queue come through."""
+    Canary.objects.create(queue="mail", succeeded_at=datetime.fromtimestamp(1_700_000_000, UTC))
 
 
 def enter(state: State = State.DISPATCHED, *, due: float = 10, **fields: Any) -> Delivery:
