@@ -81,7 +81,7 @@ def compress(drawn: Path, target: Path) -> None:
     """Write the picture with a palette."""
     with Image.open(drawn) as picture:
         small = picture.convert("RGB").quantize(
-            256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+            256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
         )
         small.save(target, optimize=True)
 

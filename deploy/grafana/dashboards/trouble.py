@@ -89,7 +89,7 @@ KINDS: Final = (
         serious=False,
     ),
     Trouble(
-        "forged or broken messages",
+        "forged messages refused",
         Uid.BROKER,
         # Whoever floods is seen by the kept messages, a single one by the time of the last.
         f"max((time() - celery_quarantine_last_received_timestamp_seconds{{{SELECTED}}} < bool 300)"
