@@ -94,11 +94,11 @@ def _view_fails(victim: Victim) -> Iterator[None]:
 
 
 @contextmanager
-def _worker_is_killed_at_work(victim: Victim) -> Iterator[None]:
-    """Kill a worker whose message is then given out once more, after the visibility timeout."""
-    victim.publish("causes.sleep", 2, seconds=4.0)
-    time.sleep(2)
-    victim.target.kill("worker")
+def _outlives_the_visibility_timeout(victim: Victim) -> Iterator[None]:
+    """Run so long that the broker gives the message out once more, with a time limit to match."""
+    limits = {"soft_time_limit": 60, "time_limit": 60}
+    seconds = 2.5 * hurry.VISIBILITY_TIMEOUT_SECONDS
+    victim.publish("causes.sleep", 2, options=limits, seconds=seconds)
     yield
 
 
@@ -141,8 +141,8 @@ FAULTS: Final[Mapping[str, tuple[Cause, tuple[Place, ...]]]] = {
         (("tasks", "Time-outs, lost processes, repeated deliveries", "A"),),
     ),
     "a view fails": (_view_fails, (("web-database", "Exceptions", "A"),)),
-    "a worker is killed at work": (
-        _worker_is_killed_at_work,
+    "a task outlives the visibility timeout": (
+        _outlives_the_visibility_timeout,
         (("tasks", "Time-outs, lost processes, repeated deliveries", "C"),),
     ),
     "the memory of Redis is limited": (
