@@ -52,7 +52,6 @@ CHANGES: Final = (
         rf"\1 = {VISIBILITY_TIMEOUT_SECONDS}",
     ),
     Change("app/config/topology.py", r"(CANARY_PERIOD_SECONDS: Final) = \d+", r"\1 = 4"),
-    Change("deploy/prometheus/rulebook/queues.py", r"(CANARY_INTERVAL_SECONDS) = \d+", r"\1 = 4"),
     Change("app/exporter/ledger.py", r"(OVERDUE_SECONDS: Final) = \d+", r"\1 = 4"),
     # A worker starts no faster: so that it can do so three times within the window.
     Change(
