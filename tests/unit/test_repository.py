@@ -134,6 +134,12 @@ def test_these_ports_are_published_and_no_others() -> None:
     }  # fmt: skip
 
 
+def test_redis_is_as_large_in_both_runtimes() -> None:
+    [in_compose] = re.findall(r"--maxmemory (\w+)", read("docker-compose.yml"))
+    [embedded] = re.findall(r'"maxmemory": "(\w+)"', read("deploy/embedded/servers/redis.py"))
+    assert in_compose == embedded
+
+
 def test_lock_files_have_hashes_and_name_no_index() -> None:
     for path in sorted((ROOT / "requirements").glob("*.txt")):
         text = path.read_text(encoding="utf-8")

@@ -80,6 +80,8 @@ class RedisServer:
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": '""',
+            # As in docker-compose.yml: full is something that one wants to see coming.
+            "maxmemory": "384mb",
             "maxmemory-policy": "noeviction",
             # Rewriting the title would hide the environment by which leftovers are found.
             "set-proc-title": "no",

@@ -506,7 +506,7 @@ def timeseries(
     custom: Json = {
         "drawStyle": "bars" if bars else "line",
         "lineWidth": 1 if stacked or bars else 2,
-        "fillOpacity": 70 if bars else 35 if stacked else 8,
+        "fillOpacity": 70 if bars else 35 if stacked else 0 if logarithmic else 8,
         "showPoints": "never",
         "spanNulls": False,
         "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
