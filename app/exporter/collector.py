@@ -139,12 +139,8 @@ def _add_ledger(families: Families, reading: LedgerReading) -> None:
     families.add("celery_dead_letter_oldest_age_seconds", reading.dead_oldest)
     families.add("celery_quarantined_messages", reading.quarantined)
     families.add("celery_quarantine_last_received_timestamp_seconds", reading.quarantined_at)
-    if reading.canaries is not None:
-        for name in dict.fromkeys((*KNOWN, *reading.canaries)):
-            families.add(
-                "celery_canary_last_success_timestamp_seconds",
-                reading.canaries.get(name, 0),
-                name,
-            )
+    # None yet is no series, not 0: on a new stack the alert would take that for half a century.
+    for name, moment in (reading.canaries or {}).items():
+        families.add("celery_canary_last_success_timestamp_seconds", moment, name)
     for (service, state), count in reading.processes.items():
         families.add("celery_processes", count, service, state)

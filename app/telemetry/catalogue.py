@@ -197,8 +197,8 @@ METRICS: Final = (
     Metric("celery_quarantine_last_received_timestamp_seconds", GAUGE,
            "When the last one was refused; 0 without any.", (EXPORTER,)),
     Metric("celery_canary_last_success_timestamp_seconds", GAUGE,
-           "When the last canary of the queue came through (sent every minute by beat); 0 before "
-           "the first.",
+           "When the last canary of the queue came through (sent every minute by beat); no "
+           "series before the first.",
            (EXPORTER,), _QUEUE),
     Metric("celery_processes", GAUGE,
            "Processes that are there, by what they say of themselves.",
