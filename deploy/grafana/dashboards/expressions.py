@@ -9,13 +9,6 @@ from typing import Final
 
 from deploy.grafana.dashboards.builder import SELECTED
 
-#: Errors that the promises allow, as a share: 99 % of attempts begin in time, 99 % of tasks end
-#: well, 99.9 % of requests are answered without a server error. The alerts on the budgets judge
-#: by the same shares (deploy/prometheus/rulebook).
-ALLOWED_LATE: Final = 0.01
-ALLOWED_FAILED: Final = 0.01
-ALLOWED_WEB_ERRORS: Final = 0.001
-
 #: ``namespace`` and the queues that the reader chose.
 _CHOSEN: Final = ', queue_name=~"$queue_name"'
 OF_QUEUES: Final = SELECTED + _CHOSEN

@@ -37,9 +37,6 @@ from deploy.grafana.dashboards.builder import (
     timeseries,
 )
 from deploy.grafana.dashboards.expressions import (
-    ALLOWED_FAILED,
-    ALLOWED_LATE,
-    ALLOWED_WEB_ERRORS,
     ARRIVING,
     COMPLETED,
     DRAIN,
@@ -50,6 +47,7 @@ from deploy.grafana.dashboards.expressions import (
     every_queue,
 )
 from deploy.grafana.dashboards.trouble import DASHBOARD_LABEL, END, NOTHING_ELSE, SERIOUS, TROUBLE
+from deploy.prometheus.rulebook.burning import ERROR_BUDGET
 
 _WORST_WAIT: Final = every_queue(f"topk(1, {OLDEST} / {TARGET}) or on () vector(-1)")
 _PROMISE: Final = Thresholds(
@@ -105,17 +103,17 @@ def _promise() -> Row:
             bar_gauge(
                 "Error budget left of 30 days",
                 "How much of what may go wrong in 30 days is left. A queue promises that 99 % of"
-                " its attempts begin in time, all tasks that 99 % end well, the web that 99.9 % of"
+                " its attempts begin in time, all tasks that 99 % end well, the web that 99 % of"
                 " requests get no server error. A bar that shrinks while you look is the fault to"
                 " mend first.",
                 Query(
                     every_queue(
-                        budget_left(started["_good"], started[""], ALLOWED_LATE, "queue_name")
+                        budget_left(started["_good"], started[""], ERROR_BUDGET, "queue_name")
                     ),
                     "{{queue_name}}",
                 ),
-                Query(budget_left(ended["_good"], ended[""], ALLOWED_FAILED), "all tasks"),
-                Query(budget_left(answered_well, answered, ALLOWED_WEB_ERRORS), "web"),
+                Query(budget_left(ended["_good"], ended[""], ERROR_BUDGET), "all tasks"),
+                Query(budget_left(answered_well, answered, ERROR_BUDGET), "web"),
                 unit=RATIO,
                 thresholds=_BUDGET,
                 empty="No traffic in 30 days",
