@@ -52,7 +52,8 @@ def _too_few_clients(victim: Victim) -> Iterator[None]:
     port = int(victim.stack.values["REDIS_PORT"])
     with ExitStack() as connections:
         for _ in range(10):
-            connections.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+            refused = socket.create_connection(("127.0.0.1", port), timeout=5)
+            assert b"max number of clients" in connections.enter_context(refused).recv(100)
     victim.redis.config_set("maxclients", most)
     yield
 
