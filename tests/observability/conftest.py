@@ -74,6 +74,7 @@ def victim(
         FAULT_INJECTION="true",
         API_RATE_LIMIT_PER_MINUTE="0",
         WORKER_WARM_SHUTDOWN_SECONDS="2",
+        WORKER_CONCURRENCY="6",
     ) as stack:
         yield Victim(stack, alert_receiver)
 

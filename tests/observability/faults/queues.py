@@ -39,9 +39,9 @@ def _nobody_subscribes(victim: Victim) -> Iterator[None]:
 
 @contextmanager
 def _too_much_work(victim: Victim) -> Iterator[None]:
-    """Publish a fifth more than four processes can do, on top of what waits already."""
-    victim.publish("causes.sleep", WAITING, seconds=0.6)
-    with repeating(lambda: victim.publish("causes.sleep", 2, seconds=0.6)):
+    """Publish a fifth more than six processes can do, on top of what waits already."""
+    victim.publish("causes.sleep", WAITING, seconds=0.9)
+    with repeating(lambda: victim.publish("causes.sleep", 2, seconds=0.9)):
         yield
 
 
