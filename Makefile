@@ -70,11 +70,13 @@ lock: install ## Compile the lock files (ARGS=--upgrade for newer versions)
 	$(call compile,app)
 	$(call compile,embedded,--group embedded --constraint requirements/app.txt)
 	$(call compile,dev,--group dev --constraint requirements/embedded.txt)
+	$(compile_file) deploy/docker/airgap/upstream-exporter.in \
+	  --output-file deploy/docker/airgap/upstream-exporter.txt
 
 # Universal: one file for every platform. No index address is written: it is the host's affair.
-compile = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --custom-compile-command "make lock" $(2) $(ARGS) \
-	pyproject.toml --output-file requirements/$(1).txt
+compile_file = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock" $(ARGS)
+compile = $(compile_file) $(2) pyproject.toml --output-file requirements/$(1).txt
 
 # pip, not uv: it follows the mirrors and certificates that the host has configured.
 $(VENV)/bin/python:

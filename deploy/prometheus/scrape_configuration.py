@@ -35,12 +35,12 @@ class Target:
     Attributes:
         service: Its name in the stack, which is its address in a network of containers.
         container_port: Where it serves metrics there.
-        embedded_port: Where it does so as a process of this machine.
+        embedded_port: Where it does so as a process of this machine; None: it is never one.
     """
 
     service: str
     container_port: int
-    embedded_port: Port
+    embedded_port: Port | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,27 @@ class Job:
     Attributes:
         name: The label ``job`` of all its series.
         targets: Who is scraped.
-        replicated: Its services run the application, so there may be several of each
-            (``docker compose up --scale``): found by name, with the label ``service``.
+        replicated: There may be several of each of its services (``docker compose up --scale``),
+            or none: found by name, with the label ``service``.
+        relabelling: Rules for its series, before they are stored.
     """
 
     name: str
     targets: tuple[Target, ...]
     replicated: bool = False
+    relabelling: tuple[str, ...] = ()
 
+
+#: What becomes of the public exporter's series. Its names are ours: rules and dashboards would add
+#: them up, and count each task twice. Its questions to workers reach nobody, so what these should
+#: answer is always 0. Each counter has a second series with the time of its birth.
+UPSTREAM_RELABELLING: Final = (
+    '{source_labels: [__name__], regex: "celery_active_.+|.+_created", action: drop}',
+    (
+        '{source_labels: [__name__], regex: "(celery_.+)", target_label: __name__, '
+        "replacement: upstream_$1}"
+    ),
+)
 
 JOBS: Final = (
     Job(
@@ -77,6 +90,13 @@ JOBS: Final = (
     Job("postgres", (Target("postgres-exporter", 9187, ports.POSTGRES_EXPORTER),)),
     Job("prometheus", (Target("prometheus", 9090, ports.PROMETHEUS),)),
     Job("alertmanager", (Target("alertmanager", 9093, ports.ALERTMANAGER),)),
+    # Found by name, because most do not run it: what is not found is no target, and cannot be down.
+    Job(
+        "upstream-exporter",
+        (Target("upstream-exporter", 9808, None),),
+        replicated=True,
+        relabelling=UPSTREAM_RELABELLING,
+    ),
 )
 
 _HEADER: Final = """\
@@ -114,6 +134,9 @@ def for_containers() -> str:
         else:
             addresses = [f"{target.service}:{target.container_port}" for target in job.targets]
             lines += _static(addresses, LABELS)
+        if job.relabelling:
+            lines.append("    metric_relabel_configs:")
+            lines += [f"      - {rule}" for rule in job.relabelling]
     return _HEADER + "\n".join(lines) + "\n"
 
 
@@ -151,6 +174,8 @@ def _targets_of(name: str) -> tuple[Target, ...]:
 
 
 def _address(target: Target, values: Mapping[str, str]) -> str:
+    if target.embedded_port is None:
+        raise ValueError(f"{target.service} is never a process of this machine")
     return f"{ports.HOST}:{target.embedded_port.number(values)}"
 
 

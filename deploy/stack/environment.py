@@ -17,6 +17,7 @@ _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)")
 #: docker-compose.yml builds DATABASE_URL and BROKER_URL from these.
 _PARTS_OF_ADDRESSES = {
     "POSTGRES_PASSWORD", "REDIS_PASSWORD", "CELERY_EXPORTER_PASSWORD", "SERVER_EXPORTERS_PASSWORD",
+    "UPSTREAM_EXPORTER_PASSWORD",
 }  # fmt: skip
 _ADDRESS_SAFE = re.compile(r"[A-Za-z0-9._~-]*")
 _RULE = re.compile(r"#\s*generate:\s*(.+)")

@@ -258,7 +258,9 @@ def test_compose_gives_the_same_rights() -> None:
 
 def test_no_exporter_gets_a_secret_of_the_application() -> None:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
-    for name in ("celery-exporter", "redis-exporter", "postgres-exporter"):
+    for name in (
+        "celery-exporter", "redis-exporter", "postgres-exporter", "upstream-exporter",
+    ):  # fmt: skip
         text = str(compose["services"][name]["environment"])
         assert not re.search(r"REDIS_PASSWORD\}|POSTGRES_PASSWORD|SECRET_KEY|SIGNING|TOKENS", text)
 

@@ -144,6 +144,7 @@ def stack_environment() -> dict[str, str]:
         "REDIS_PASSWORD": secrets.token_urlsafe(16),
         "CELERY_EXPORTER_PASSWORD": secrets.token_urlsafe(16),
         "SERVER_EXPORTERS_PASSWORD": secrets.token_urlsafe(16),
+        "UPSTREAM_EXPORTER_PASSWORD": secrets.token_urlsafe(16),
         "FLOWER_BASIC_AUTH": f"admin:{secrets.token_urlsafe(16)}",
         "GRAFANA_ADMIN_PASSWORD": secrets.token_urlsafe(16),
         "DJANGO_SUPERUSER_PASSWORD": secrets.token_urlsafe(16),
@@ -164,7 +165,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     environment = stack_environment()
     env_file = tmp_path_factory.mktemp("stack") / "env"
     env_file.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    composed = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    services = {name: service for name, service in composed.items() if "profiles" not in service}
     if environment["IMAGE_SUFFIX"] and not os.environ.get("GRAFANA_IMAGE"):
         services.pop("grafana")  # no Debian package, so no stand-in
 

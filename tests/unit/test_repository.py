@@ -24,7 +24,7 @@ IMAGES: dict[str, Any] = yaml.safe_load(read("deploy/docker/images.yaml"))["serv
 READ_ELSEWHERE = {
     "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "DJANGO_SUPERUSER_USERNAME",
     "DJANGO_SUPERUSER_PASSWORD", "FLOWER_BASIC_AUTH", "WORKER_CONCURRENCY", "ALERT_TIME_SCALE",
-    "WEB_METRICS_DIRECTORY",
+    "WEB_METRICS_DIRECTORY", "COMPOSE_PROFILES",
 }  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_compose_refuses_to_start_without_secrets() -> None:
     assert required == {
         "DJANGO_SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "FLOWER_BASIC_AUTH",
         "GRAFANA_ADMIN_PASSWORD", "TASK_SIGNING_KEYS", "CELERY_EXPORTER_PASSWORD",
-        "SERVER_EXPORTERS_PASSWORD",
+        "SERVER_EXPORTERS_PASSWORD", "UPSTREAM_EXPORTER_PASSWORD",
     }  # fmt: skip
 
 

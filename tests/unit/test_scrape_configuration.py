@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,9 +19,11 @@ from tests.support.roles import ROOT
 
 COMMITTED = ROOT / "deploy" / "prometheus" / "prometheus.yml"
 SERVICES = frozenset(target.service for job in scrape_configuration.JOBS for target in job.targets)
+UPSTREAM = "upstream-exporter"
+EMBEDDED = SERVICES - {UPSTREAM}
 
 
-def embedded(present: frozenset[str] = SERVICES, time_scale: float = 1.0) -> dict[str, Any]:
+def embedded(present: frozenset[str] = EMBEDDED, time_scale: float = 1.0) -> dict[str, Any]:
     text = scrape_configuration.for_this_machine(
         {}, present=present, rules=Path("/rules file.yml"), time_scale=time_scale
     )
@@ -41,9 +44,11 @@ def test_every_job_of_the_catalogue_is_scraped() -> None:
     names = [job.name for job in scrape_configuration.JOBS]
 
     assert serving - set(names) == set()
-    assert set(names) - serving == {"redis", "postgres", "prometheus", "alertmanager"}
+    assert set(names) - serving == {
+        "redis", "postgres", "prometheus", "alertmanager", UPSTREAM,
+    }  # fmt: skip
     assert jobs(yaml.safe_load(COMMITTED.read_text(encoding="utf-8"))) == names
-    assert jobs(embedded()) == names
+    assert jobs(embedded()) == [name for name in names if name != UPSTREAM]
 
 
 def test_every_worker_service_of_the_topology_is_scraped() -> None:
@@ -68,6 +73,30 @@ def test_replicas_are_found_by_name_and_say_their_service() -> None:
         }  # fmt: skip
 
 
+def test_the_public_exporter_that_does_not_run_is_no_target() -> None:
+    configuration = yaml.safe_load(COMMITTED.read_text(encoding="utf-8"))
+    [job] = [job for job in configuration["scrape_configs"] if job["job_name"] == UPSTREAM]
+    # A static target would be there, and down.
+    assert "static_configs" not in job
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    service = compose["services"][UPSTREAM]
+    assert service["profiles"] == [UPSTREAM]
+    [queues] = [option for option in service["command"] if option.startswith("--queues=")]
+    assert queues == "--queues=" + ",".join(queue.name for queue in topology.QUEUES)
+
+
+def test_no_series_of_the_public_exporter_is_one_of_ours() -> None:
+    configuration = yaml.safe_load(COMMITTED.read_text(encoding="utf-8"))
+    [job] = [job for job in configuration["scrape_configs"] if job["job_name"] == UPSTREAM]
+    drop, rename = job["metric_relabel_configs"]
+    assert drop["action"] == "drop"
+    for metric in catalogue.METRICS:
+        if metric.name.startswith("celery_"):
+            assert re.fullmatch(rename["regex"], metric.name), metric.name
+    assert rename["target_label"] == "__name__"
+    assert rename["replacement"] == "upstream_$1"
+
+
 def test_what_does_not_run_is_not_scraped() -> None:
     assert jobs(embedded(frozenset({"worker", "prometheus"}))) == ["celery-worker", "prometheus"]
     assert "alerting" not in embedded(frozenset({"worker"}))
@@ -76,7 +105,7 @@ def test_what_does_not_run_is_not_scraped() -> None:
 def test_embedded_targets_listen_where_the_settings_say() -> None:
     text = scrape_configuration.for_this_machine(
         {"WORKER_BULK_METRICS_PORT": "4711"},
-        present=SERVICES,
+        present=EMBEDDED,
         rules=Path("rules.yml"),
         time_scale=1,
     )
@@ -102,7 +131,7 @@ def test_prometheus_accepts_both(tmp_path: Path) -> None:
     for scale in (1, 0.1, 0.02):
         (tmp_path / f"embedded-{scale}.yml").write_text(
             scrape_configuration.for_this_machine(
-                {}, present=SERVICES, rules=tmp_path / "rules.yml", time_scale=scale
+                {}, present=EMBEDDED, rules=tmp_path / "rules.yml", time_scale=scale
             )
         )
     (tmp_path / "rules.yml").write_text("groups: []\n")

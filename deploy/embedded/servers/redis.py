@@ -11,9 +11,10 @@ from urllib.parse import quote
 
 from deploy.embedded.servers.process import HOST, ServerError, package_directory
 
-#: Users that only read, and what they may do. docker-compose.yml has the same; a test compares.
+#: Users of the exporters, and what they may do. docker-compose.yml has the same; a test compares.
 CELERY_EXPORTER = "celery-exporter"
 SERVER_EXPORTER = "redis-exporter"
+UPSTREAM_EXPORTER = "upstream-exporter"
 READERS = {
     # Any key, because it also looks at queues that somebody else has bound; read commands only.
     CELERY_EXPORTER: (
@@ -24,6 +25,14 @@ READERS = {
     SERVER_EXPORTER: (
         "resetchannels resetkeys -@all +ping +select +info +config|get +client|setname "
         "+latency|latest +latency|histogram +slowlog|len"
+    ),
+    # The public exporter hears events and counts what lists have. It writes only where kombu keeps
+    # its own mailbox, and speaks only to a channel without listeners (deploy/upstream_exporter).
+    UPSTREAM_EXPORTER: (
+        "resetchannels &/0.celeryev/* &/0.upstream-exporter.pidbox resetkeys %R~* "
+        "%W~_kombu.binding.celeryev %W~celeryev.* %RW~*reply.upstream-exporter.pidbox* "
+        "-@all +ping +select +llen +multi +exec +sadd +srem +del +brpop +publish +psubscribe "
+        "+unsubscribe +punsubscribe +client|setinfo +client|setname"
     ),
 }
 

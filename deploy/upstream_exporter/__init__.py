@@ -1,0 +1,1 @@
+"""Settings of the public celery-exporter, for those who run it beside ours."""
