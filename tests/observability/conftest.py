@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded import monitoring
-from tests.observability import hurry, report
+from tests.observability import comparison, hurry, report
+from tests.observability.comparison import Comparison
 from tests.observability.fired import Fired
 from tests.observability.phases import ALWAYS
 from tests.observability.report import Row
@@ -21,18 +22,26 @@ from tests.support.alertmanager import Alertmanager
 from tests.support.roles import ROOT
 
 FIRED: pytest.StashKey[list[Fired]] = pytest.StashKey()
+COMPARED: pytest.StashKey[Comparison] = pytest.StashKey()
 PAGE = ROOT / "docs" / "alerts.md"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin an empty table."""
+    """Begin empty tables."""
     config.stash[FIRED] = []
+    config.stash[COMPARED] = Comparison()
 
 
 @pytest.fixture(scope="session")
 def fired(request: pytest.FixtureRequest) -> list[Fired]:
     """Return what has fired."""
     return request.config.stash[FIRED]
+
+
+@pytest.fixture(scope="session")
+def compared(request: pytest.FixtureRequest) -> Comparison:
+    """Return what both exporters have counted."""
+    return request.config.stash[COMPARED]
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +99,12 @@ def watch(victim: Victim) -> Iterator[Watch]:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Print the table; write it to docs/alerts.md if ``ALERTS_REPORT`` says so."""
+    """Print the tables; write them to their pages if ``*_REPORT`` says so."""
+    if config.stash[COMPARED].rows:
+        terminalreporter.write_sep("=", "exporters")
+        terminalreporter.write_line(comparison.as_text(config.stash[COMPARED]))
+        if os.environ.get("EXPORTERS_REPORT") == "write":
+            comparison.write(config.stash[COMPARED])
     if not config.stash[FIRED]:
         return
     always = Row(ALWAYS, "none: it always fires", None, None)
