@@ -121,16 +121,26 @@ def as_test(story: Story) -> dict[str, Any]:
 
 def expected(story: Fires) -> dict[str, Any]:
     """Return the labels and annotations of the alert."""
-    group, alert = _ALERTS[story.alert]
-    own = dict(story.labels) | ({"namespace": story.namespace} if story.namespace else {})
+    _group, alert = _ALERTS[story.alert]
+    own = _own_labels(story)
     texts = {
         key: re.sub(r"{{ \$labels\.(\w+) }}", lambda found: own[found[1]], value)
         for key, value in annotations_of(alert).items()
     }
     return {
-        "exp_labels": {**labels_of(alert, group), **own},
+        "exp_labels": all_labels(story),
         "exp_annotations": {**texts, "description": story.description},
     }
+
+
+def all_labels(story: Fires) -> dict[str, str]:
+    """Return every label of the alert but its name: those of its series, and those of its rule."""
+    group, alert = _ALERTS[story.alert]
+    return {**labels_of(alert, group), **_own_labels(story)}
+
+
+def _own_labels(story: Fires) -> dict[str, str]:
+    return dict(story.labels) | ({"namespace": story.namespace} if story.namespace else {})
 
 
 def _minute(minute: float) -> str:

@@ -53,7 +53,8 @@ def _target_down(pace: Pace) -> Alert:
         "MetricsTargetDown",
         WARNING,
         "Prometheus cannot scrape a process",
-        f'max by (namespace, job, instance) (up{{job=~"{JOBS}"}}) == 0',
+        # The service, so that Alertmanager finds the CeleryWorkerDown that explains it.
+        f'max by (namespace, job, service, instance) (up{{job=~"{JOBS}"}}) == 0',
         summary="A process cannot be scraped",
         description="{{ $labels.instance }} ({{ $labels.job }}) does not answer scrapes: it is "
         "down, or its metrics are.",

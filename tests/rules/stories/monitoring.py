@@ -79,6 +79,18 @@ STORIES: list[Story] = [
         labels={"job": "redis", "instance": "x1"},
         description="x1 (redis) does not answer scrapes: it is down, or its metrics are.",
     ),
+    Fires(
+        "a worker does not answer",
+        "MetricsTargetDown",
+        {
+            'up{job="celery-worker", service="worker", instance="w1"}': f"{flat(1, 5)} {flat(0, 10)}",
+            'up{job="celery-worker", service="worker-bulk", instance="b1"}': flat(1, 15),
+        },
+        at=8.25,
+        not_before=7.75,
+        labels={"job": "celery-worker", "service": "worker", "instance": "w1"},
+        description="w1 (celery-worker) does not answer scrapes: it is down, or its metrics are.",
+    ),
     Quiet(
         "away for less than three minutes; gone from discovery; a target of somebody else",
         "MetricsTargetDown",
