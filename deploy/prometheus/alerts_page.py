@@ -11,11 +11,8 @@ from deploy.prometheus.rulebook.rule import Alert, Group
 BEGIN: Final = "<!-- alerts: begin -->"
 END: Final = "<!-- alerts: end -->"
 
-#: Whether runbooks are links. Turn it on when docs/runbooks has a page for each alert.
-RUNBOOKS_EXIST: Final = False
 
-
-def table(alerts: Iterable[tuple[Group, Alert]], *, links: bool = RUNBOOKS_EXIST) -> str:
+def table(alerts: Iterable[tuple[Group, Alert]]) -> str:
     """Return a table for each area."""
     lines: list[str] = []
     area = ""
@@ -25,11 +22,10 @@ def table(alerts: Iterable[tuple[Group, Alert]], *, links: bool = RUNBOOKS_EXIST
             lines += ["", f"### {area.capitalize()}", ""]
             lines += ["| alert | severity | for | what it means | runbook |"]
             lines += ["|---|---|---|---|---|"]
-        page = f"runbooks/{alert.name}.md"
-        runbook = f"[runbook]({page})" if links else f"`{page}`"
         hold = "at once" if alert.hold == "0s" else alert.hold
         lines.append(
-            f"| **{alert.name}** | {alert.severity} | {hold} | {alert.meaning}. | {runbook} |"
+            f"| **{alert.name}** | {alert.severity} | {hold} | {alert.meaning}. "
+            f"| [runbook](runbooks/{alert.name}.md) |"
         )
     return "\n".join([*lines[1:], ""])
 
