@@ -22,6 +22,11 @@ from deploy.stack.ports import HOST, Port
 #: Share of their length that the windows of the alerts may have: shorter than this, a window would
 #: hold no two scrapes.
 SHORTEST_TIME_SCALE = 0.01
+#: Seconds after which Prometheus tells Alertmanager again what did not arrive: its own default. It
+#: drops what it would send in the first seconds after it has read its configuration.
+RESEND_SECONDS = 60.0
+#: Not shorter: Alertmanager takes an alert for over when it has not heard of it four times.
+SHORTEST_RESEND_SECONDS = 5.0
 #: What each may know; the password of the exporters is that of accounts that only read.
 _ALWAYS = (STACK_MARKER, PROCESS_MARKER)
 REDIS_EXPORTER_VARIABLES = ("REDIS_USER", "REDIS_PASSWORD=SERVER_EXPORTERS_PASSWORD", *_ALWAYS)
@@ -130,6 +135,9 @@ class Monitoring:
             )
         return scale
 
+    def _resend_seconds(self) -> float:
+        return max(SHORTEST_RESEND_SECONDS, RESEND_SECONDS * self._time_scale())
+
     def _rules(self, scale: float) -> Path:
         if scale == 1:
             return self._root / "deploy" / "prometheus" / "rules" / "celeriac.rules.yml"
@@ -154,6 +162,7 @@ class Monitoring:
             f"--config.file={self._folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={self._state / 'prometheus'}",
             "--storage.tsdb.retention.time=15d",
+            f"--rules.alert.resend-delay={self._resend_seconds():g}s",
             *self._addresses(ports.PROMETHEUS),
         ]
         return self._process(

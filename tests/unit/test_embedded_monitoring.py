@@ -69,6 +69,15 @@ def test_a_scale_that_is_none_is_refused(tmp_path: Path, scale: str) -> None:
         monitoring(tmp_path, ALERT_TIME_SCALE=scale).configure(["web"])
 
 
+@pytest.mark.parametrize(("scale", "delay"), [("", "60s"), ("0.5", "30s"), ("0.02", "5s")])
+def test_what_did_not_arrive_is_repeated_sooner_at_a_smaller_scale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: str, delay: str
+) -> None:
+    install(tmp_path, monkeypatch, "prometheus")
+    [prometheus] = monitoring(tmp_path, ALERT_TIME_SCALE=scale).processes()
+    assert f"--rules.alert.resend-delay={delay}" in prometheus.command
+
+
 def test_a_scale_has_the_rules_rendered(tmp_path: Path) -> None:
     monitoring(tmp_path, ALERT_TIME_SCALE="0.02").configure(["web"])
 
