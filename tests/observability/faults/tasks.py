@@ -17,8 +17,10 @@ FAILURES = 30
 
 @contextmanager
 def _fails(victim: Victim) -> Iterator[None]:
-    victim.publish("causes.fail", FAILURES)
+    victim.publish("causes.fail", FAILURES, works=False)
     yield
+    # Else it would be a task that has not succeeded for a day.
+    victim.publish("causes.fail", works=True)
 
 
 @contextmanager

@@ -15,17 +15,21 @@ def succeed() -> None:
     """Do nothing, with success."""
 
 
+def _fail_unless(*, works: bool) -> None:
+    if not works:
+        raise ValueError("this task fails")
+
+
 @shared_task(name="causes.fail")
-def fail() -> None:
-    """Fail in a way that another attempt cannot mend."""
-    raise ValueError("this task always fails")
+def fail(*, works: bool) -> None:
+    """Fail in a way that another attempt cannot mend, or succeed."""
+    _fail_unless(works=works)
 
 
 @shared_task(name="causes.nightly")
 def nightly(*, works: bool) -> None:
-    """Fail in the same way, or succeed."""
-    if not works:
-        raise ValueError("this task fails")
+    """Do the same under a name of its own."""
+    _fail_unless(works=works)
 
 
 @shared_task(name="causes.sleep")
