@@ -32,6 +32,7 @@ def _too_little_memory(victim: Victim) -> Iterator[None]:
 
     for _ in range(30):
         fill()
+    usual = victim.redis.config_get("maxmemory*")
     used = int(victim.redis.info("memory")["used_memory"])
     victim.redis.config_set("maxmemory-policy", "volatile-lru")
     victim.redis.config_set("maxmemory", used)
@@ -40,8 +41,8 @@ def _too_little_memory(victim: Victim) -> Iterator[None]:
             yield
     finally:
         cache.flushdb()
-        victim.redis.config_set("maxmemory", 0)
-        victim.redis.config_set("maxmemory-policy", "noeviction")
+        for name in ("maxmemory", "maxmemory-policy"):
+            victim.redis.config_set(name, str(usual[name]))
 
 
 @contextmanager
