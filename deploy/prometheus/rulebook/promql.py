@@ -29,13 +29,18 @@ def grown(series: str, seconds: float, pace: Pace) -> str:
     """Return how much each counter grew in a window, the first event of a new series included.
 
     ``increase`` needs two samples, so a series that is born at 1 (a new label, a new process) has
-    grown by nothing. A series that is younger than the window has grown by all it has.
+    grown by nothing. A series that is younger than the window has grown by the most it ever had:
+    its process may have started anew, and counts from 0.
     """
-    return f"(({newborn(series, seconds, pace)}) or increase({series}[{pace.window(seconds)}]))"
+    window = pace.window(seconds)
+    most = f"max_over_time({series}[{window}])"
+    return f"(({newborn(series, seconds, pace, value=most)}) or increase({series}[{window}]))"
 
 
-def newborn(series: str, seconds: float, pace: Pace, by: str = "") -> str:
+def newborn(series: str, seconds: float, pace: Pace, by: str = "", value: str = "") -> str:
     """Return the series, or their largest value ``by`` labels, that are younger than a window.
+
+    ``value`` is what to return of each of them, where that is not what it is now.
 
     A series that is as old as the evaluation of the rules is not young: it is what a new Prometheus
     finds, and its past is not news. Nor is one that was there before the window.
@@ -45,7 +50,8 @@ def newborn(series: str, seconds: float, pace: Pace, by: str = "") -> str:
     step = duration(
         max(min(seconds * pace.scale / 60, _LONGEST_STEP_SECONDS), pace.scrape_interval)
     )
-    value, before = series, f"last_over_time({series}[{memory}] offset {window})"
+    value = value or series
+    before = f"last_over_time({series}[{memory}] offset {window})"
     first = f"min_over_time(timestamp({series})[{window}:{step}])"
     on = ""
     if by:

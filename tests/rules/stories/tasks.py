@@ -129,6 +129,19 @@ STORIES: list[Story] = [
         description="shop.charge failed for good 1 times in the last day, and did not succeed "
         "once.",
     ),
+    Fires(
+        "the same, and the worker starts anew where it was: its counters begin at 0 again",
+        "CeleryTaskNeverSucceeds",
+        {
+            _task("celery_task_failed_total", instance="w2", exception="E"): "_x120 1x60 0x240",
+            _task("celery_task_succeeded_total", instance="w2"): "_x100 0x320",
+        },
+        at=300,
+        step=60,
+        labels=_SHOP,
+        description="shop.charge failed for good 1 times in the last day, and did not succeed "
+        "once.",
+    ),
     Quiet(
         "it succeeded once, 23 hours before it failed; another only failed two days ago",
         "CeleryTaskNeverSucceeds",
