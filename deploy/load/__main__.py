@@ -6,6 +6,7 @@ Everything is bounded: the rate, the duration, the requests in flight. Ctrl-C en
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,10 @@ PATIENCE: Final = 30.0
 def main(arguments: Sequence[str]) -> int:
     """Run; return the exit status: 0, 1 when something failed, 130 when interrupted."""
     options = _parser().parse_args(arguments)
+    # Also TERM, and INT where a shell that started this in the background has it ignored: whoever
+    # asks for an end must not get an hour of load.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         return _run(options, environment.load(ROOT))
     except StackError as error:

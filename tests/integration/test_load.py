@@ -7,7 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -15,14 +16,15 @@ from jobs.models import Job
 from newsletters.models import Newsletter
 from tests.integration.conftest import TOKEN, Web
 from tests.support.environment import OUTSIDE
-from tests.support.roles import ROOT, Role
+from tests.support.roles import ROOT, Role, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def start(web: Web, *arguments: str, token: str = TOKEN) -> subprocess.Popen[str]:
-    """Start it with the interpreter's standard library only, as `make load` does without a venv."""
-    return subprocess.Popen(
+@contextmanager
+def started(web: Web, *arguments: str, token: str = TOKEN) -> Iterator[subprocess.Popen[str]]:
+    """Run it with the interpreter's standard library only, as `make load` does without a venv."""
+    process = subprocess.Popen(
         [sys.executable, "-S", "-m", "deploy.load", *arguments],
         cwd=ROOT,
         env={
@@ -35,6 +37,12 @@ def start(web: Web, *arguments: str, token: str = TOKEN) -> subprocess.Popen[str
         stderr=subprocess.PIPE,
         text=True,
     )
+    try:
+        yield process
+    finally:
+        # Not a minute more of it for the tests that follow, whatever this one has found.
+        process.kill()
+        process.communicate()
 
 
 def count(table: str, row: str) -> int:
@@ -44,12 +52,10 @@ def count(table: str, row: str) -> int:
 
 
 def test_submits_what_was_planned_and_follows_it_to_its_end(web: Web, worker: Role) -> None:
-    process = start(
-        web,
-        *("--rate", "6", "--duration", "4", "--mix", "newsletter=1"),
-        *("--recipients", "5", "--failures", "0.2", "--burst", "10/2", "--patience", "60"),
-    )
-    output, errors = process.communicate(timeout=110)
+    options = ["--rate", "6", "--duration", "4", "--mix", "newsletter=1", "--recipients", "5"]
+    options += ["--failures", "0.2", "--burst", "10/2", "--patience", "60"]
+    with started(web, *options) as process:
+        output, errors = process.communicate(timeout=110)
 
     assert process.returncode == 0, output + errors
     submitted = count(output, "submitted")
@@ -62,11 +68,15 @@ def test_submits_what_was_planned_and_follows_it_to_its_end(web: Web, worker: Ro
     assert re.search(r"^wait to start +p50 [\d.]+ m?s, p95 [\d.]+ m?s", output, re.MULTILINE)
 
 
-def test_an_interrupt_ends_it_with_its_table(web: Web, transactional_db: None) -> None:
-    process = start(web, "--rate", "5", "--duration", "600", "--mix", "newsletter=1")
-    time.sleep(2)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=20)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_it_with_its_table(
+    web: Web, transactional_db: None, number: signal.Signals
+) -> None:
+    options = ["--rate", "5", "--duration", "600", "--mix", "newsletter=1"]
+    with started(web, *options) as process:
+        wait_until(Job.objects.exists, timeout=30, what="it submits")
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=20)
 
     assert process.returncode == 130, output + errors
     assert "Traceback" not in errors
@@ -74,7 +84,7 @@ def test_an_interrupt_ends_it_with_its_table(web: Web, transactional_db: None) -
 
 
 def test_a_wrong_token_is_an_error(web: Web) -> None:
-    process = start(web, "--duration", "1", token="x" * 40)
-    output, errors = process.communicate(timeout=20)
+    with started(web, "--duration", "1", token="x" * 40) as process:
+        output, errors = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "answered 401: is API_TOKENS in .env" in errors, output + os.linesep + errors
