@@ -138,9 +138,12 @@ fire-alerts: install ## Fire every alert by its real fault; write the table in d
 	ALERTS_REPORT=write $(BIN)/python -m pytest tests/observability/test_alerts_fire.py $(ARGS)
 
 ##@ Measure
-.PHONY: bench
+.PHONY: bench compare-exporters
 bench: install ## Cost of a durable task against a plain one, in one run (ARGS="--tasks 1000")
 	$(BIN)/python -m bench.durable_task $(ARGS)
+
+compare-exporters: install ## Public exporter, ours and the ledger on the same tasks; write the table of docs/decisions/0028
+	EXPORTERS_REPORT=write $(BIN)/python -m pytest tests/observability/test_upstream_exporter.py $(ARGS)
 
 ##@ Pictures
 #: A program that draws a dashboard's JSON; see docs/dashboards.md.

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -132,12 +133,52 @@ def test_prometheus_reaches_everything_it_scrapes(stack: Stack) -> None:
         return found
 
     wait_until(lambda: all(t["health"] == "up" for t in targets()), what="all targets are up")
-    assert {target["labels"]["job"] for target in targets()} == {job.name for job in JOBS}
-    query = "/api/v1/query?query=celery_queue_length"
-    series = json.loads(stack.get(stack.url("PROMETHEUS_PORT", query))[1])["data"]["result"]
-    assert {one["metric"]["queue_name"] for one in series} == {
+    # One is for those who ask for it; what does not run is no target, and so not down.
+    expected = {job.name for job in JOBS} - {"upstream-exporter"}
+    assert {target["labels"]["job"] for target in targets()} == expected
+    assert {one["metric"]["queue_name"] for one in query(stack, "celery_queue_length")} == {
         "default", "mail", "bulk", "maintenance",
     }  # fmt: skip
+
+
+def query(stack: Stack, expression: str) -> list[dict[str, Any]]:
+    """Ask Prometheus."""
+    path = f"/api/v1/query?query={quote(expression)}"
+    result: list[dict[str, Any]] = json.loads(stack.get(stack.url("PROMETHEUS_PORT", path))[1])[
+        "data"
+    ]["result"]
+    return result
+
+
+def test_the_public_exporter_counts_beside_ours_and_disturbs_nobody(stack: Stack) -> None:
+    def quarantined() -> str:
+        [series] = query(stack, "celery_quarantined_messages")
+        return str(series["value"][1])
+
+    before = quarantined()
+    stack.run("up", "--detach", "--wait", "--no-recreate", "upstream-exporter")
+    try:
+        theirs = (
+            'sum({job="upstream-exporter", __name__="upstream_celery_task_succeeded_total"}) > 0'
+        )
+
+        def counts() -> bool:
+            # Events are not kept: only what happens while Prometheus and the exporter look counts.
+            stack.wait_for_end(stack.submit(10)[0], 60)
+            return bool(query(stack, theirs))
+
+        wait_until(counts, timeout=90, what="its series are in Prometheus")
+        assert query(stack, 'up{job="upstream-exporter"} == 1')
+        # Else rules and dashboards would count each task twice.
+        names = 'count by (__name__) ({job="upstream-exporter", __name__=~"celery_.*|.*_created"})'
+        assert query(stack, names) == []
+        wait_until(
+            lambda: query(stack, 'count_over_time(up{job="upstream-exporter"}[5m]) >= 2'),
+            what="it has been scraped",
+        )
+        assert quarantined() == before
+    finally:
+        stack.run("rm", "--stop", "--force", "upstream-exporter")
 
 
 def test_nothing_but_health_is_told_without_a_password(stack: Stack) -> None:
