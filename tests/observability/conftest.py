@@ -97,13 +97,13 @@ def watch(victim: Victim) -> Iterator[Watch]:
 
 
 def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
 ) -> None:
     """Print the tables; write them to their pages if ``*_REPORT`` says so."""
     if config.stash[COMPARED].rows:
         terminalreporter.write_sep("=", "exporters")
         terminalreporter.write_line(comparison.as_text(config.stash[COMPARED]))
-        if os.environ.get("EXPORTERS_REPORT") == "write":
+        if os.environ.get("EXPORTERS_REPORT") == "write" and exitstatus == pytest.ExitCode.OK:
             comparison.write(config.stash[COMPARED])
     if not config.stash[FIRED]:
         return
