@@ -118,7 +118,7 @@ class Relay:
         Raises:
             Exception: The database or the broker is away. Nothing is lost by it.
         """
-        # The broker first: while it is away, rows stay as they are.
+        # The broker first: while it is away or full, rows stay as they are.
         heads = self._look_at_the_broker()
         seen, messages = ledger.take_due(heads, BATCH)
         known = [message for message in messages if message.task in self._app.tasks]
@@ -149,9 +149,14 @@ class Relay:
         self._observer.published(messages)
 
     def _look_at_the_broker(self) -> dict[str, float]:
-        """Return when the oldest message of each queue was published; empty queues are left out."""
+        """Return when the oldest message of each queue was published; empty queues are left out.
+
+        Raises:
+            RedisError: The broker is away, or full: it would refuse messages as well.
+        """
         pipeline = self._broker.pipeline(transaction=False)
-        pipeline.exists(BOOKMARK)
+        # Not just looked at: a full broker answers questions.
+        pipeline.set(BOOKMARK, time.time(), xx=True)
         for _queue, name in self._lists:
             pipeline.lindex(name, -1)
         has_bookmark, *oldest = pipeline.execute()

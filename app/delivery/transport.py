@@ -16,43 +16,16 @@ from queue import Empty
 from typing import Any
 
 from kombu.transport import redis as redis_transport
-from kombu.utils import json as kombu_json
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
-from delivery import acceptance, quarantine, signing
+from delivery import acceptance, quarantine, room, signing
 from delivery.signing import RefusedError
+from delivery.unacknowledged import GuardedQoS
 
 # The published types know only the public part of kombu's classes.
-_QoS: Any = redis_transport.QoS
 _Channel: Any = redis_transport.Channel
-
-
-class GuardedQoS(_QoS):
-    """kombu's notes of unacknowledged messages, with a sweep that no entry can stop."""
-
-    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
-        """Put a message back into its queue; drop an entry that is none.
-
-        kombu's sweep ends at the first entry it cannot read, and begins with it again next time:
-        what lies behind it would never come back.
-        """
-        with self.channel.conn_or_acquire(client) as redis:
-            entry = redis.hget(self.unacked_key, tag)
-            if entry is None or _is_restorable(entry):
-                super().restore_by_tag(tag, redis, leftmost)
-            else:
-                quarantine.refuse(self.unacked_key, entry, "not an unacknowledged message")
-                self._remove_from_indices(tag).execute()
-
-
-def _is_restorable(entry: bytes) -> bool:
-    """Say whether kombu can read [message, exchange, queue]."""
-    try:
-        message, exchange, queue = kombu_json.loads(bytes_to_str(entry))
-    except Exception:  # noqa: BLE001 - decoders of kombu's types raise what they like
-        return False
-    return isinstance(message, dict) and isinstance(exchange, str) and isinstance(queue, str)
 
 
 class GuardedChannel(_Channel):
@@ -71,6 +44,37 @@ class GuardedChannel(_Channel):
         if self.connection is None or self.connection.client is None:
             raise RedisConnectionError("the channel's broker connection is closed")
         return super()._connparams(asynchronous)
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        """Enter a queue in the table of its exchange, if it is not there.
+
+        A full Redis refuses to enter even what is there, so a worker that starts, the only one who
+        can make room, would end at its first queue. No upstream report found. Remove when kombu's
+        method takes a binding that exists for granted.
+
+        Raises:
+            FullBrokerError: It is not there, and Redis has no room for it.
+        """
+        try:
+            super()._queue_bind(exchange, routing_key, pattern, queue)
+        except ResponseError as error:
+            room.survive(error)
+            binding = (routing_key or "", pattern or "", queue or "")
+            # To a fanout one publishes without the table.
+            if queue not in self._fanout_queues and binding not in self.get_table(exchange):
+                # Else the next trial of this connection would take it for done.
+                self.state.binding_delete(queue, exchange, routing_key)
+                raise room.FullBrokerError(str(error)) from error
+
+    def maybe_refresh_binding_expiry(self) -> None:
+        """Keep alive the tables that expire, if there is room; kombu tries again each second.
+
+        Its own answer to a full Redis is a traceback in the log each time.
+        """
+        try:
+            super().maybe_refresh_binding_expiry()
+        except ResponseError as error:
+            room.survive(error)
 
     def prepare_message(
         self,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Any, Final
 
 from celery import bootsteps
 from celery.worker.consumer import Consumer
 from django.conf import settings
 from prometheus_client import CollectorRegistry
 
+from delivery.room import FullBrokerError
 from telemetry import heartbeat, metrics_server, presence, worker_requests
 from telemetry.worker_metrics import WorkerMetrics
 from telemetry.worker_state import WorkerState
+
+#: Seconds between two trials to consume from a broker that has no room for what that needs.
+FULL_BROKER_PAUSE_SECONDS: Final = 2.0
 
 
 class Heartbeat(bootsteps.StartStopStep):
@@ -127,3 +132,10 @@ class WatchedConsumer(Consumer):
 
         connection.ensure_connection = ensure_connection
         return super().ensure_connected(connection)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Leave a full broker in peace for a moment: it lets one connect, and Celery is at once."""
+        super().on_connection_error_after_connected(exc)
+        if isinstance(exc, FullBrokerError):
+            heartbeat.note(heartbeat.RECONNECTING)
+            time.sleep(FULL_BROKER_PAUSE_SECONDS)

@@ -17,6 +17,8 @@ pytestmark = pytest.mark.timeout(600)
 FREEZE_SECONDS = float(os.environ.get("FAULT_FREEZE_SECONDS", "30"))
 #: Seconds that Redis is away: longer than a heartbeat may be old (telemetry/probes.py).
 OUTAGE_SECONDS = float(os.environ.get("FAULT_OUTAGE_SECONDS", "75"))
+#: Seconds that Redis is full: some sweeps of the workers, which come every 5 s.
+FULL_SECONDS = 15
 #: In order. That a server comes back with its data is harder after a kill.
 STOP = pytest.param("stop", marks=pytest.mark.once("embedded"))
 
@@ -66,6 +68,24 @@ def test_redis_frozen(target: Target, experiment: Experiment) -> None:
         time.sleep(FREEZE_SECONDS)
         target.thaw("redis")
     assert load.slowest_answer < ANSWER_SECONDS, "nobody waits for a frozen broker"
+
+
+@pytest.mark.targets("containers", "embedded")
+@pytest.mark.once("embedded")
+def test_redis_full(target: Target, experiment: Experiment) -> None:
+    mains = target.mains()
+    room = target.broker.config_get("maxmemory")["maxmemory"]
+    with experiment(f"Redis full for {FULL_SECONDS} s") as load:
+        load.reach(0.2)
+        try:
+            target.broker.config_set("maxmemory", 1)
+            time.sleep(FULL_SECONDS)
+            for service in target.loops:
+                assert target.probe(service, "live"), f"{service}: a restart would help nobody"
+        finally:
+            target.broker.config_set("maxmemory", room)
+    assert target.mains() == mains, "no worker was restarted"
+    assert load.slowest_answer < ANSWER_SECONDS
 
 
 @pytest.mark.targets("containers", "embedded", "plain")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +47,17 @@ def assert_error(response: Any, status: int, code: str) -> None:
     assert set(body) == {"code", "message", "detail", "request_id"}
     assert body["code"] == code
     assert body["request_id"]
+
+
+def post_newsletter(url: str, *addresses: str) -> tuple[int, dict[str, Any]]:
+    """Submit a newsletter over HTTP; returns the status and the job."""
+    request = urllib.request.Request(
+        f"{url}/api/jobs/newsletter",
+        data=json.dumps({"subject": "s", "body": "b", "recipients": addresses}).encode(),
+        headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return response.status, json.load(response)
 
 
 @dataclass

@@ -23,7 +23,7 @@ from delivery import publishing
 from deploy.embedded.servers import RedisServer, free_port, running
 from jobs.models import Job, State
 from newsletters.services import newsletter_submit
-from tests.integration.conftest import TOKEN, Web, wait_for_end
+from tests.integration.conftest import TOKEN, Web, post_newsletter, wait_for_end
 from tests.support import environment
 from tests.support.mail_sink import MailSink
 from tests.support.roles import ENTRYPOINT, ROOT, Role, role_environment, running_role, wait_until
@@ -71,16 +71,6 @@ def test_web_refuses_a_body_of_50_mb_and_stores_nothing_of_it(web: Web) -> None:
     for response in (declared.getresponse(), chunked.getresponse()):
         assert response.status == 413
         assert set(json.load(response)) == {"code", "message", "detail", "request_id"}
-
-
-def post_newsletter(url: str, *addresses: str) -> tuple[int, dict[str, Any]]:
-    request = urllib.request.Request(
-        f"{url}/api/jobs/newsletter",
-        data=json.dumps({"subject": "s", "body": "b", "recipients": addresses}).encode(),
-        headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=20) as response:
-        return response.status, json.load(response)
 
 
 def test_one_request_can_be_followed_from_web_to_worker_by_its_id(
