@@ -74,7 +74,7 @@ def test_redis_frozen(target: Target, experiment: Experiment) -> None:
 @pytest.mark.once("embedded")
 def test_redis_full(target: Target, experiment: Experiment) -> None:
     mains = target.mains()
-    room = target.broker.config_get("maxmemory")["maxmemory"]
+    room = str(target.broker.config_get("maxmemory")["maxmemory"])
     with experiment(f"Redis full for {FULL_SECONDS} s") as load:
         load.reach(0.2)
         try:

@@ -226,6 +226,8 @@ def test_web_and_beat_go_on_and_their_work_is_published_later(
         assert not empty_broker.exists(*places)
         assert beat.stop(timeout=15) == 0
     accepted = Delivery.objects.count()
-    published = lambda: sum(empty_broker.llen(place) for place in places)  # noqa: E731
-    wait_until(lambda: published() >= accepted, what=f"relay: {relay_process.log[-3000:]}")
+    wait_until(
+        lambda: sum(int(empty_broker.llen(place)) for place in places) >= accepted,
+        what=f"relay: {relay_process.log[-3000:]}",
+    )
     assert web.role.process.poll() is None
