@@ -15,6 +15,8 @@ from tests.observability.victim import Victim
 FOREIGN_DATABASE = 5
 #: Bytes of a foreign key.
 KEY_BYTES = 20_000
+#: Messages when Redis is emptied: twice as many as there are pool processes (conftest.py).
+MESSAGES = 12
 
 
 @contextmanager
@@ -75,7 +77,11 @@ def _cannot_save(victim: Victim) -> Iterator[None]:
 
 @contextmanager
 def _emptied(victim: Victim) -> Iterator[None]:
-    victim.publish("causes.sleep", 4, seconds=1.0)
+    """Take messages away that wait behind others: only the relay can bring these back.
+
+    It looks every two seconds. Without open work it has nothing to say.
+    """
+    victim.publish("causes.sleep", MESSAGES, seconds=3.0)
     victim.redis.flushall()
     yield
 
