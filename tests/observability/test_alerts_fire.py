@@ -23,8 +23,13 @@ from tests.support.roles import wait_until
 QUIET_SECONDS = 120.0
 #: Seconds that it must stay so, before it is broken.
 HEALTHY_SECONDS = 15.0
-#: Seconds after which every alert is over; the longest window is 72 s (an hour in production).
+#: Seconds after which every alert is over; the longest window that a fault leaves behind is 108 s
+#: (starts of a worker, hurry.py), then 72 s (what an hour is here).
 OVER_SECONDS = 150.0
+#: Seconds within which an alert is posted: groups wait for one (hurry.py), the rest is patience.
+POSTED_SECONDS = 5.0
+#: Nothing is the cause of these, so nothing silences them.
+CAUSES = {"RedisDown", "PostgresDown", "CeleryWorkerDown"}
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -82,9 +87,22 @@ def test_every_alert_is_over_after_its_fault(watch: Watch, fired: list[Fired]) -
     assert len(fired) == sum(len(alerts(fault)) for fault in faults())
 
 
-def test_alerts_reached_the_receiver(alert_receiver: AlertReceiver, fired: list[Fired]) -> None:
-    """Except those that their cause silences."""
-    assert {"RedisDown", "PostgresDown", "CeleryWorkerDown"} <= set(alert_receiver.names())
-    assert {"RedisDown", "PostgresDown", "CeleryWorkerDown"} <= set(
-        alert_receiver.names("resolved")
+@pytest.mark.parametrize("state", ["firing", "resolved"])
+def test_alerts_reached_the_receiver(
+    state: str, alert_receiver: AlertReceiver, fired: list[Fired]
+) -> None:
+    """Except those that their cause silences, or that were over before their group's turn."""
+    firings = [one.firing for one in fired]
+    assert not [firing for firing in firings if firing.silenced and firing.name in CAUSES]
+    expected = CAUSES | {
+        firing.name
+        for firing in firings
+        if not firing.silenced and firing.seconds() > POSTED_SECONDS
+    }
+
+    def missing() -> set[str]:
+        return expected - set(alert_receiver.names(state))
+
+    wait_until(
+        lambda: not missing(), timeout=POSTED_SECONDS, what=f"these are posted: {sorted(missing())}"
     )

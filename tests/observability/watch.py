@@ -23,15 +23,26 @@ class Firing:
         labels: All its labels.
         began: When it was first seen (``time.monotonic``).
         ended: When it was first missing; None while it fires.
+        silenced: Whether another alert was seen to silence it.
     """
 
     labels: Mapping[str, str]
     began: float
     ended: float | None = None
+    silenced: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the alert is called."""
+        return self.labels["alertname"]
+
+    def seconds(self) -> float:
+        """Return how long it fired, or has until now."""
+        return (time.monotonic() if self.ended is None else self.ended) - self.began
 
     def matches(self, name: str, labels: Mapping[str, str]) -> bool:
         """Say whether it is the alert of this name, with at least these labels."""
-        return self.labels["alertname"] == name and labels.items() <= self.labels.items()
+        return self.name == name and labels.items() <= self.labels.items()
 
 
 @dataclass
@@ -49,11 +60,14 @@ class Watch:
             return
         now = time.monotonic()
         current = [alert["labels"] for alert in alerts]
+        silenced = [alert["labels"] for alert in alerts if alert["status"]["state"] == "suppressed"]
         for firing in self.firings:
             if firing.ended is None and firing.labels not in current:
                 firing.ended = now
         open_now = [firing.labels for firing in self.firings if firing.ended is None]
         self.firings += [Firing(labels, now) for labels in current if labels not in open_now]
+        for firing in self.firings:
+            firing.silenced |= firing.ended is None and firing.labels in silenced
 
     def firing(self, name: str, labels: Mapping[str, str]) -> Firing | None:
         """Return the alert if it fires now."""
@@ -64,7 +78,7 @@ class Watch:
 
     def names(self) -> set[str]:
         """Return the names of the alerts that fire now."""
-        return {firing.labels["alertname"] for firing in list(self.firings) if firing.ended is None}
+        return {firing.name for firing in list(self.firings) if firing.ended is None}
 
     def wait_for(
         self, name: str, labels: Mapping[str, str], *, since: float, timeout: float
