@@ -59,6 +59,13 @@ CHANGES: Final = (
         r"(window = pace\.window)\(15 \* MINUTE\)",
         r"\1(90 * MINUTE)",
     ),
+    # Counters begin anew when a worker does, and are compared with what they were before if it was
+    # away for less than the window: here half a minute, until messages are overdue and it is back.
+    Change(
+        "deploy/prometheus/rulebook/tasks.py",
+        r'("celery_task_redelivered_total"), 15 \* MINUTE',
+        r"\1, 60 * MINUTE",
+    ),
     # Not 0s: what is urgent is posted at once here too.
     Change(
         "deploy/prometheus/alertmanager.yml",
