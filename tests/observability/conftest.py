@@ -12,7 +12,7 @@ from deploy.embedded import monitoring
 from tests.observability import comparison, hurry, report
 from tests.observability.comparison import Comparison
 from tests.observability.fired import Fired
-from tests.observability.phases import ALWAYS
+from tests.observability.phases import ALWAYS, alerts, faults
 from tests.observability.report import Row
 from tests.observability.victim import APPLICATION, Victim
 from tests.observability.watch import Watch, watching
@@ -99,18 +99,26 @@ def watch(victim: Victim) -> Iterator[Watch]:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
 ) -> None:
-    """Print the tables; write them to their pages if ``*_REPORT`` says so."""
+    """Print the tables; write them to their pages if ``*_REPORT`` says so.
+
+    That of the alerts after a whole run only, in which all is well.
+    """
     if config.stash[COMPARED].rows:
         terminalreporter.write_sep("=", "exporters")
         terminalreporter.write_line(comparison.as_text(config.stash[COMPARED]))
         if os.environ.get("EXPORTERS_REPORT") == "write" and exitstatus == pytest.ExitCode.OK:
             comparison.write(config.stash[COMPARED])
-    if not config.stash[FIRED]:
+    seen = config.stash[FIRED]
+    if not seen:
         return
     always = Row(ALWAYS, "none: it always fires", None, None)
-    rows = [always, *(fired.row() for fired in config.stash[FIRED])]
+    rows = [always, *(fired.row() for fired in seen)]
     terminalreporter.write_sep("=", "alerts")
     terminalreporter.write_line(report.as_text(rows))
-    if os.environ.get("ALERTS_REPORT") == "write":
+    if os.environ.get("ALERTS_REPORT") != "write":
+        return
+    if exitstatus != 0 or len(seen) != sum(len(alerts(fault)) for fault in faults()):
+        terminalreporter.write_line("not written: a test failed, or faults were left out")
+    else:
         report.write(Path(PAGE), rows)
         terminalreporter.write_line(f"written to {PAGE.relative_to(ROOT)}")
