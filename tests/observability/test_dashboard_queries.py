@@ -70,7 +70,7 @@ def _again_and_again(publish: Callable[[], None], seconds: float) -> Iterator[No
 
 @contextmanager
 def _task_fails(victim: Victim) -> Iterator[None]:
-    with _again_and_again(partial(victim.publish, "causes.fail", 2), 1):
+    with _again_and_again(partial(victim.publish, "causes.fail", 2, works=False), 1):
         yield
 
 
