@@ -163,7 +163,6 @@ class Processes:
             port=ports.WEB,
             # As in docker-compose.yml.
             environment={
-                "WEB_METRICS_DIRECTORY": str(self.state / "run" / "web.metrics"),
                 "DATABASE_POOL_SIZE": "10",
                 "BROKER_SOCKET_TIMEOUT_SECONDS": "2",
                 "TOOL_LINKS": ",".join(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -366,9 +367,23 @@ def measured_web(
     with running_web(
         tmp_path_factory.mktemp("measured"), WEB_CONCURRENCY="2", DATABASE_POOL_SIZE="2",
         API_RATE_LIMIT_PER_MINUTE="1", API_RATE_LIMIT_BURST="90", SIGN_IN_FAILURES_PER_MINUTE="1",
+        WEB_METRICS_DIRECTORY="",
         **role_settings,
     ) as web:  # fmt: skip
+        folder = metrics_folder(web)
         yield web
+    shutil.rmtree(folder)
+
+
+def metrics_folder(web: Web) -> Path:
+    """Return where a web role keeps its numbers, by what its main process was given."""
+    given = Path(f"/proc/{web.role.process.pid}/environ").read_text(encoding="utf-8").split("\0")
+    (folder,) = (
+        value
+        for name, _, value in (variable.partition("=") for variable in given)
+        if name == "PROMETHEUS_MULTIPROC_DIR"
+    )
+    return Path(folder)
 
 
 def test_web_serves_what_the_catalogue_says_beside_the_families_of_django(
@@ -395,6 +410,15 @@ def test_web_serves_what_the_catalogue_says_beside_the_families_of_django(
     for limit in ("api", "sign_in"):
         assert seen.has("web_rate_limited_total", limit=limit)
     assert seen.has("celery_task_sent_total", name="images.render_picture", queue_name="bulk")
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="there is no such folder")
+def test_a_full_disk_has_no_part_in_it(measured_web: Web) -> None:
+    folder = metrics_folder(measured_web)
+    assert folder.parent == Path("/dev/shm")
+    (process, *_) = processes_of(measured_web)
+    mapped = Path(f"/proc/{process}/maps").read_text(encoding="utf-8")
+    assert f"{folder}/counter_{process}.db" in mapped
 
 
 def test_metrics_are_for_reading_and_the_host_does_not_matter(measured_web: Web) -> None:
@@ -440,7 +464,7 @@ def test_processes_are_added_up_and_nothing_is_lost_when_they_are_replaced(
     latency = "django_http_requests_latency_seconds_by_view_method_count"
     assert seen.value(latency, view=view, method="GET") == requests_counted(seen, view)
     # Neither the files nor the gauges of those that have ended are left.
-    files = Path(measured_web.role.environment["WEB_METRICS_DIRECTORY"]).glob("counter_*.db")
+    files = metrics_folder(measured_web).glob("counter_*.db")
     names = {path.stem.removeprefix("counter_") for path in files}
     assert len(names) <= 4, "the sums, the main process, and the two that serve"
     assert "retired" in names
