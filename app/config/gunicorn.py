@@ -7,8 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from telemetry import metrics_files
 from telemetry.logs import standard_library_configuration
+
+logger = structlog.get_logger(__name__)
 
 bind = f"{os.environ.get('BIND_HOST', '0.0.0.0')}:{os.environ.get('WEB_PORT', '8000')}"  # noqa: S104
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
@@ -42,5 +46,11 @@ metrics_files.prepare()
 
 
 def child_exit(_server: Any, worker: Any) -> None:
-    """Keep what an ended process has counted."""
-    metrics_files.retire(worker.pid)
+    """Keep what an ended process has counted.
+
+    Whatever goes wrong: an error here would end gunicorn's main process, and so the role.
+    """
+    try:
+        metrics_files.retire(worker.pid)
+    except Exception:
+        logger.exception("metrics_of_a_process_lost", process=worker.pid)

@@ -67,6 +67,11 @@ def retire(process: int) -> None:
     A scrape sees the numbers before or after, but never twice or not at all: Prometheus would take
     that for a restart. While one reads, this is put off until the next process ends: gunicorn's
     main process must not wait for anybody.
+
+    Raises:
+        OSError: The folder is gone, or cannot be written to.
+        ValueError, struct.error: A file is damaged. The process's files are removed, and its
+            numbers are lost: each scrape would fail too.
     """
     folder = directory()
     if folder is None:
@@ -74,11 +79,9 @@ def retire(process: int) -> None:
     _ended.add(process)
     try:
         with _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            for kind in LASTING:
-                _add_up(folder, kind)
-            for number in _ended:
-                mark_process_dead(number, str(folder))  # type: ignore[no-untyped-call]
-            _ended.clear()
+            # Out of the set first, and each by itself: what fails once must not fail for ever.
+            while _ended:
+                _keep(folder, _ended.pop())
     except BlockingIOError:
         return
 
@@ -90,12 +93,22 @@ def _locked(folder: Path, how: int) -> Iterator[None]:
         yield
 
 
-def _add_up(folder: Path, kind: str) -> None:
-    files = [path for number in _ended if (path := folder / f"{kind}_{number}.db").exists()]
-    if not files:
+def _keep(folder: Path, process: int) -> None:
+    try:
+        for kind in LASTING:
+            _add_up(folder, kind, process)
+        mark_process_dead(process, str(folder))  # type: ignore[no-untyped-call]
+    finally:
+        for path in folder.glob(f"*_{process}.db"):
+            path.unlink(missing_ok=True)
+
+
+def _add_up(folder: Path, kind: str, process: int) -> None:
+    part = folder / f"{kind}_{process}.db"
+    if not part.exists():
         return
     total = folder / f"{kind}_{RETIRED}.db"
-    parts = [*files, total] if total.exists() else files
+    parts = [part, total] if total.exists() else [part]
     merged = MultiProcessCollector.merge([str(path) for path in parts], accumulate=False)  # type: ignore[no-untyped-call]
     unfinished = total.with_suffix(".new")
     unfinished.unlink(missing_ok=True)
@@ -107,5 +120,4 @@ def _add_up(folder: Path, kind: str) -> None:
             sums.write_value(key, sample.value, 0.0)  # type: ignore[no-untyped-call]
     sums.close()  # type: ignore[no-untyped-call]
     unfinished.replace(total)
-    for path in files:
-        path.unlink()
+    part.unlink()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import os
+import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import structlog
 
 from telemetry import metrics_files
 from tests.support.scrapes import Scrape, parse
@@ -107,3 +112,24 @@ def test_a_folder_of_another_user_is_refused(folder: Path) -> None:
     os.chown(folder, 12345, 12345)
     with pytest.raises(PermissionError):
         metrics_files.prepare()
+
+
+def test_a_damaged_file_costs_its_process_and_nobody_else(folder: Path) -> None:
+    good, bad = ended_process(), ended_process()
+    (folder / f"counter_{bad}.db").write_bytes(b"")
+    with pytest.raises(struct.error):
+        metrics_files.retire(bad)
+    assert not list(folder.glob(f"*_{bad}.db")), "a scrape would stumble over them"
+    metrics_files.retire(good)
+    assert_sums(told(folder), 1)
+
+
+def test_the_end_of_a_process_does_not_end_the_role(
+    folder: Path,
+) -> None:
+    gunicorn = importlib.import_module("config.gunicorn")
+    worker = SimpleNamespace(pid=ended_process())
+    shutil.rmtree(folder)
+    with structlog.testing.capture_logs() as lines:
+        gunicorn.child_exit(None, worker)
+    assert [line["event"] for line in lines] == ["metrics_of_a_process_lost"]
