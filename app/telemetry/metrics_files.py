@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,9 @@ LASTING: Final = ("counter", "histogram")
 #: Takes the place of a process id in the name of the file with the sums.
 RETIRED: Final = "retired"
 
+#: Names of the files that belong to a start of the role, and are of no use to the next one.
+OWN_FILES: Final = ("counter_*", "gauge_*", "histogram_*", "summary_*", "lock")
+
 #: Processes that have ended and still have files.
 _ended: set[int] = set()
 
@@ -38,7 +40,9 @@ def directory() -> Path | None:
 
 
 def prepare() -> None:
-    """Make the folder, or empty it: numbers of an earlier start would never reset.
+    """Make the folder, or rid it of the files of an earlier start: their numbers would never reset.
+
+    The folder itself stays, and whatever else is in it: it may be a mount, or the wrong one.
 
     Raises:
         PermissionError: There is one of another user, who could read or change what is in it.
@@ -49,8 +53,9 @@ def prepare() -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
         raise PermissionError(f"{folder} belongs to somebody else")
-    shutil.rmtree(folder)
-    folder.mkdir(mode=0o700)
+    for name in OWN_FILES:
+        for path in folder.glob(name):
+            path.unlink()
 
 
 def exposition(folder: Path) -> bytes:

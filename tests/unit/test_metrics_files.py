@@ -90,10 +90,22 @@ def test_while_a_scrape_reads_nothing_is_moved_and_nobody_waits(folder: Path) ->
 
 
 def test_a_start_forgets_the_numbers_of_an_earlier_one(folder: Path) -> None:
+    metrics_files.retire(ended_process())
     ended_process()
+    told(folder)
     metrics_files.prepare()
+    assert list(folder.iterdir()) == []
     assert told(folder).values == {}
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_start_leaves_the_folder_and_what_else_is_in_it(folder: Path) -> None:
+    (folder / "letters.db").touch()
+    (folder / "photographs").mkdir()
+    before = folder.stat()
+    metrics_files.prepare()
+    assert {path.name for path in folder.iterdir()} == {"letters.db", "photographs"}
+    assert folder.stat().st_ino == before.st_ino
 
 
 def test_a_folder_of_somebody_else_is_refused(folder: Path, tmp_path: Path) -> None:
