@@ -8,6 +8,7 @@ that succeeds never sends; Sentry's own integration wraps each task (docs/decisi
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ _killed: deque[str] = deque(maxlen=100)
 
 
 def install() -> None:
-    """Have this program report its errors, if that is on. It may fork later."""
+    """Have this program report its errors, if that is on; also the processes it forks later."""
     if not settings.SENTRY_DSN:
         return
     import sentry_sdk  # noqa: PLC0415 - only where it is on
@@ -63,6 +64,7 @@ def install() -> None:
         send_client_reports=False,
         shutdown_timeout=STOP_SECONDS,
     )
+    os.register_at_fork(after_in_child=_send_for_itself)
     signals.task_failure.connect(_report, weak=False, dispatch_uid="telemetry-error-reports")
     signals.worker_process_shutdown.connect(
         _send_what_is_left, weak=False, dispatch_uid="telemetry-error-reports"
@@ -83,6 +85,21 @@ def _report(sender: Any, task_id: str, exception: BaseException, **_: Any) -> No
     with sentry_sdk.new_scope() as scope:
         scope.set_transaction_name(sender.name, source="task")
         sentry_sdk.capture_exception(exception)
+
+
+def _send_for_itself() -> None:
+    """Give a forked process a way of its own to the server.
+
+    Its parent's connection would mix the reports of both, its queue holds what the parent sends,
+    and its locks may be held by a thread that is not here. Sentry's own start a new thread, and
+    keep these.
+    """
+    import sentry_sdk  # noqa: PLC0415 - as above
+    from sentry_sdk.transport import make_transport  # noqa: PLC0415 - as above
+
+    client = sentry_sdk.get_client()
+    if client.is_active():
+        client.transport = make_transport(client.options)
 
 
 def _send_what_is_left(**_: Any) -> None:

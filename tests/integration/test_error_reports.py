@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ from tests.integration.conftest import running_web
 from tests.integration.test_tracing import running_relay, running_worker
 from tests.support.durable_tasks import add, fail, overstay, watched
 from tests.support.receivers import Receiver, running_receiver, silent_server
-from tests.support.roles import ROOT, wait_until
+from tests.support.roles import ROOT, role_environment, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -27,6 +29,27 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def sentry() -> Iterator[Receiver]:
     with running_receiver() as receiver:
         yield receiver
+
+
+#: A program that reports before a fork, on both sides of it.
+FORKING = """
+import os, django
+django.setup()
+import config.celery, sentry_sdk
+
+def report(text):
+    sentry_sdk.capture_exception(ValueError(text))
+
+report("before")
+sentry_sdk.flush(5)
+child = os.fork()
+report("after")
+sentry_sdk.flush(5)
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+else:
+    os._exit(0)
+"""
 
 
 def dsn(url: str) -> str:
@@ -152,3 +175,17 @@ def test_a_server_that_is_away_holds_up_no_task_and_no_stop(
         assert add.delay(1, 2).get(timeout=20) == 3
         assert worker.stop(timeout=30) == 0
         assert "Sentry is attempting" not in worker.log
+
+
+def test_a_forked_process_has_a_connection_of_its_own(sentry: Receiver, tmp_path: Path) -> None:
+    environment = {
+        **role_environment(tmp_path, "worker", {"SENTRY_DSN": dsn(sentry.url)}),
+        "PYTHONPATH": f"{ROOT}/app",
+    }
+    subprocess.run([sys.executable, "-c", FORKING], env=environment, check=True, timeout=60)
+
+    said = [report["exception"]["values"][-1]["value"] for report in reports(sentry)]
+    assert said == ["before", "after", "after"]
+    first, *others = [request.client for request in sentry.received]
+    assert first in others, "the parent has kept its own"
+    assert others[0] != others[1]

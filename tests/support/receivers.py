@@ -16,11 +16,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 @dataclass
 class Received:
-    """One POST request."""
+    """One POST request; ``client`` is the other end of the connection it came through."""
 
     path: str
     headers: dict[str, str]
     body: bytes
+    client: tuple[str, int]
 
 
 @dataclass
@@ -90,7 +91,8 @@ def running_receiver(port: int = 0) -> Iterator[Receiver]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             if headers.get("content-encoding") == "gzip":
                 body = gzip.decompress(body)
-            receiver.received.append(Received(self.path, headers, body))
+            address = (str(self.client_address[0]), int(self.client_address[1]))
+            receiver.received.append(Received(self.path, headers, body, address))
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
