@@ -2,51 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterable
-from socketserver import TCPServer, ThreadingMixIn
-from typing import Any, Final
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from typing import Any
+from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.registry import Collector
 
-#: Seconds after which a client that neither asks nor reads is dropped.
-CLIENT_TIMEOUT_SECONDS: Final = 10
-
-Environment = dict[str, Any]
-Answer = Callable[[Environment, Any], Iterable[bytes]]
-
-
-class Server(ThreadingMixIn, WSGIServer):
-    """Answers each client in a thread of its own: a slow scrape does not hold up the probe."""
-
-    daemon_threads = True
-
-    def server_bind(self) -> None:
-        """Bind, without asking a name server for our own name as the base class does."""
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
-        self.setup_environ()
-
-
-class ServerOfVersion6(Server):
-    """The same for an IPv6 address."""
-
-    address_family = socket.AF_INET6
-
-
-class Handler(WSGIRequestHandler):
-    """Logs nothing: a line for each scrape says nothing."""
-
-    timeout = CLIENT_TIMEOUT_SECONDS
-
-    def log_message(self, *_: object) -> None:
-        """Keep silent."""
-
-    def address_string(self) -> str:
-        """Return the client's address without asking a name server for its name."""
-        return str(self.client_address[0])
+from telemetry import http_server
+from telemetry.http_server import Application, Environment
 
 
 def serve(
@@ -66,7 +30,7 @@ def serve(
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
-    metrics: Answer = make_wsgi_app(registry)
+    metrics: Application = make_wsgi_app(registry)
 
     def answer(environment: Environment, start: Any) -> Iterable[bytes]:
         match environment["PATH_INFO"]:
@@ -79,5 +43,4 @@ def serve(
         start(status, [("Content-Type", "text/plain; charset=utf-8")])
         return [f"{text}\n".encode()]
 
-    kind = ServerOfVersion6 if ":" in address else Server
-    return make_server(address, port, answer, server_class=kind, handler_class=Handler)
+    return http_server.listen(answer, address, port)

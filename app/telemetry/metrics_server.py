@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 import structlog
 from django.conf import settings
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 
+from telemetry import http_server
 from telemetry.instruments import gauge
 
 logger = structlog.get_logger(__name__)
@@ -29,12 +31,13 @@ def serve() -> Any | None:
         return None
     gauge("celeriac_build_info", REGISTRY).labels(settings.VERSION, settings.REVISION).set(1)
     try:
-        server, _thread = start_http_server(
-            settings.METRICS_PORT, addr=settings.BIND_HOST, registry=REGISTRY
+        server = http_server.listen(
+            make_wsgi_app(REGISTRY), settings.BIND_HOST, settings.METRICS_PORT
         )
     except OSError as error:
         logger.error("metrics_not_served", port=settings.METRICS_PORT, error=str(error))  # noqa: TRY400 - the traceback says nothing more
         return None
     # A pool process must not hold the port after its parent was killed.
     os.register_at_fork(after_in_child=server.socket.close)
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server
