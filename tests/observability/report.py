@@ -51,7 +51,9 @@ def as_markdown(rows: Iterable[Row]) -> str:
     """Return the table for a page, with what the numbers mean."""
     lines = [
         f"Measured by `make fire-alerts`, embedded stack, windows at {TIME_SCALE:g} of their",
-        "length: the seconds compare alerts with each other, and are not those of production.",
+        "length: the seconds compare alerts with each other, and are not those of production. An",
+        "alert is over after 0 s when it ended while the fault was undone; one about what happened",
+        "within a window is over when the window has passed.",
         "",
         f"| {' | '.join(HEADINGS)} |",
         "|---|---|---|---|",
