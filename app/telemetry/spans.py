@@ -11,18 +11,20 @@ import atexit
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, Final
 
 import structlog
-from celery import signals
+from celery import current_app, signals
 from celery.concurrency import prefork
 from django.conf import settings
 from django_structlog.celery.signals import bind_extra_task_metadata
 from opentelemetry import context, propagate, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
+from opentelemetry.instrumentation.celery import utils as celery_spans
 from opentelemetry.instrumentation.django import DjangoInstrumentor
 from opentelemetry.instrumentation.psycopg import PsycopgInstrumentor
 from opentelemetry.sdk.resources import Resource
@@ -138,6 +140,8 @@ def install() -> None:
     DjangoInstrumentor().instrument(middleware_position=1, request_hook=_begin_request)
     CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]  # its class has none
     PsycopgInstrumentor().instrument()
+    amqp: Any = current_app.amqp
+    amqp.send_task_message = _ending_spans(amqp.send_task_message)
     bind_extra_task_metadata.connect(_begin_task, dispatch_uid="telemetry-spans")
     origin.carry(TRACE, origin.Carrier(_captured, _restored))
     signals.worker_process_init.connect(start, weak=False, dispatch_uid="telemetry-spans")
@@ -208,6 +212,37 @@ def _name_trace(span: trace.Span) -> None:
         structlog.contextvars.bind_contextvars(trace_id=name)
 
 
+def _ending_spans(send: Callable[..., Any]) -> Callable[..., Any]:
+    """Return Celery's function that publishes; it also ends the span of a failed publication.
+
+    The instrumentation does it in the signal after publishing alone: without it the span would stay
+    the current one of this thread, parent of whatever comes next, and never be sent.
+    """
+
+    @wraps(send)
+    def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
+        token = context.attach(context.get_current())
+        try:
+            return send(producer, name, message, **options)
+        except BaseException as error:
+            _end_publication(name, message.headers["id"], error)
+            raise
+        finally:
+            context.detach(token)
+
+    return send_task_message
+
+
+def _end_publication(name: str, task_id: str, error: BaseException) -> None:
+    task = current_app.tasks.get(name)
+    found = celery_spans.retrieve_context(task, task_id, is_publish=True)
+    if found is None:
+        return
+    celery_spans.detach_context(task, task_id, is_publish=True)
+    _span, activation, _token = found
+    activation.__exit__(type(error), error, error.__traceback__)
+
+
 def _captured() -> dict[str, str]:
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
@@ -216,7 +251,6 @@ def _captured() -> dict[str, str]:
 
 @contextmanager
 def _restored(carrier: Mapping[str, Any]) -> Iterator[None]:
-    # Undoes also what the instrumentation leaves behind when a message cannot be published.
     token = context.attach(propagate.extract(carrier, context.Context()))
     try:
         yield

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ from tests.support import environment
 from tests.support.durable_tasks import add
 from tests.support.mail_sink import MailSink
 from tests.support.receivers import Receiver, Span, running_receiver, silent_server, spans
-from tests.support.roles import ROOT, Role, running_role, wait_until
+from tests.support.roles import ROOT, Role, role_environment, running_role, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -51,6 +53,29 @@ def running_relay(directory: Path, **settings: str) -> Iterator[Role]:
     with running_role(directory, "relay", *include, **settings) as role:
         wait_until(lambda: role.probe("live") == 0, timeout=60, what=f"relay: {role.log_file}")
         yield role
+
+
+#: A program that cannot publish: a task that the code has, and one that it does not have.
+PUBLISHING = """
+import django
+django.setup()
+import config.celery
+from celery import current_app
+from opentelemetry import trace
+from telemetry import spans
+from tests.support.sleeping_task import sleep
+
+spans.start()
+for send in (lambda: sleep.delay(0, ""), lambda: current_app.send_task("tests.of_another_version")):
+    try:
+        send()
+    except Exception as error:
+        assert trace.get_current_span() is trace.INVALID_SPAN, trace.get_current_span()
+    else:
+        raise AssertionError("there is no broker")
+assert sleep.__otel_task_span == {}
+spans.stop()
+"""
 
 
 def submit(web: Web, recipients: int = 20) -> tuple[Job, str]:
@@ -254,3 +279,16 @@ def test_what_is_off_is_not_even_imported(
     assert "config.settings" in imported and "redis" in imported
     off = {name for name in imported if name.partition(".")[0] in ("opentelemetry", "sentry_sdk")}
     assert off == set()
+
+
+def test_a_publication_that_fails_ends_its_span(collector: Receiver, tmp_path: Path) -> None:
+    settings = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "BROKER_URL": f"redis://:x@127.0.0.1:{free_port()}/0",
+        "PYTHONPATH": f"{ROOT}/app:{ROOT}",
+    }
+    environment = role_environment(tmp_path, "manage", settings)
+    subprocess.run([sys.executable, "-c", PUBLISHING], env=environment, check=True, timeout=60)
+    first, second = spans(collector)
+    assert {first.kind, second.kind} == {Proto.SPAN_KIND_PRODUCER}
+    assert first.trace != second.trace
