@@ -415,7 +415,7 @@ def _from_now(seconds: float) -> Any:
 # --- Dispatch ------------------------------------------------------------------------------------
 
 
-def take_due(heads: Mapping[str, float], limit: int) -> tuple[int, list[Message]]:
+def take_due(heads: Mapping[str, float], limit: int) -> tuple[int, list[Message], list[Delivery]]:
     """Decide on deliveries that are due, oldest first; other relays skip them meanwhile.
 
     Marks them before they are published: a relay that dies in between costs
@@ -427,7 +427,7 @@ def take_due(heads: Mapping[str, float], limit: int) -> tuple[int, list[Message]
         limit: Rows at most.
 
     Returns:
-        How many rows were looked at, and what to publish now.
+        How many rows were looked at, what to publish now, and what was buried.
     """
     with transaction.atomic():
         rows = list(
@@ -438,9 +438,10 @@ def take_due(heads: Mapping[str, float], limit: int) -> tuple[int, list[Message]
             .select_for_update(skip_locked=True, of=("self",))[:limit]
         )
         if not rows:
-            return 0, []
+            return 0, [], []
         now: datetime = getattr(rows[0], "now")  # noqa: B009 - annotated
         publish: list[Delivery] = []
+        buried: list[Delivery] = []
         waiting: dict[str, list[UUID]] = {}
         for row in rows:
             row.interruptions += row.state == State.RUNNING
@@ -448,7 +449,7 @@ def take_due(heads: Mapping[str, float], limit: int) -> tuple[int, list[Message]
                 _end(_open().filter(id=row.id), State.CANCELLED, "It has expired.")
             elif row.interruptions >= MAXIMUM_INTERRUPTIONS:
                 reason = f"Its worker died {row.interruptions} times. Last: {row.error or 'silent'}"
-                _end(_open().filter(id=row.id), State.DEAD, reason)
+                buried += _end(_open().filter(id=row.id), State.DEAD, reason)
             elif row.state == State.DISPATCHED and _may_wait(row, heads.get(row.queue)):
                 waiting.setdefault(row.queue, []).append(row.id)
             else:
@@ -464,10 +465,11 @@ def take_due(heads: Mapping[str, float], limit: int) -> tuple[int, list[Message]
         _open().filter(id__in=[row.id for row in publish]).update(
             state=State.DISPATCHED, dispatched_at=now, due_at=_from_now(TAKEN_WITHIN_SECONDS)
         )
-    return len(rows), [
+    messages = [
         Message(row.id, row.task, row.args, row.kwargs, row.queue, row.options, now.timestamp())
         for row in publish
     ]
+    return len(rows), messages, buried
 
 
 def _may_wait(row: Delivery, head: float | None) -> bool:
@@ -482,8 +484,8 @@ def postpone(ids: Iterable[UUID], seconds: float) -> None:
     _open().filter(id__in=list(ids), state=State.DISPATCHED).update(due_at=_from_now(seconds))
 
 
-def bury_dispatched(ids: Iterable[UUID], error: str, *, older_than: float) -> int:
-    """Bury what cannot be published, if it was entered so many seconds ago; returns how many."""
+def bury_dispatched(ids: Iterable[UUID], error: str, *, older_than: float) -> list[Delivery]:
+    """Bury what cannot be published, if it was entered so many seconds ago; returns what it was."""
     rows = _open().filter(
         id__in=list(ids), state=State.DISPATCHED, created_at__lte=_from_now(-older_than)
     )
@@ -517,7 +519,7 @@ def cancel(ids: Iterable[UUID], reason: str = "Cancelled.") -> int:
     One that a worker runs is cancelled as well: its effect in the database is not committed any
     more (``run_once``). Effects outside of it cannot be taken back.
     """
-    return _end(_open().filter(id__in=list(ids)), State.CANCELLED, reason)
+    return len(_end(_open().filter(id__in=list(ids)), State.CANCELLED, reason))
 
 
 def replay(ids: Iterable[UUID]) -> int:
@@ -548,11 +550,11 @@ def _dead(ids: Iterable[UUID]) -> QuerySet[Delivery]:
     return Delivery.objects.filter(id__in=list(ids), state=State.DEAD)
 
 
-def _end(rows: QuerySet[Delivery], state: State, error: str, **values: Any) -> int:
+def _end(rows: QuerySet[Delivery], state: State, error: str, **values: Any) -> list[Delivery]:
     """End open deliveries without success; their tasks and groups learn of it in the same commit.
 
     Returns:
-        How many there were.
+        Them, as they were before.
     """
     error = _storable(error)
     with transaction.atomic():
@@ -567,7 +569,7 @@ def _end(rows: QuerySet[Delivery], state: State, error: str, **values: Any) -> i
                 _tell_task(row, error)
             if row.group_id is not None:
                 _fail_group(row.group_id, row.id, error)
-    return len(ended)
+    return ended
 
 
 def _fail_group(group_id: UUID, member: UUID, error: str) -> None:

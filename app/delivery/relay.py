@@ -26,6 +26,7 @@ from kombu.transport.redis import Channel
 
 from delivery import broker, ledger, publishing
 from delivery.ledger import Message
+from delivery.models import Delivery
 
 logger = structlog.get_logger(__name__)
 
@@ -63,6 +64,9 @@ class Observer:
 
     def set_aside(self, messages: Sequence[Message]) -> None:
         """Note what cannot be published, at least not by this relay."""
+
+    def buried(self, deliveries: Sequence[Delivery]) -> None:
+        """Note what this relay has made dead letters: their workers died, or no code has them."""
 
     def broker_lost_its_data(self) -> None:
         """Note that everything open is published again."""
@@ -120,7 +124,8 @@ class Relay:
         """
         # The broker first: while it is away or full, rows stay as they are.
         heads = self._look_at_the_broker()
-        seen, messages = ledger.take_due(heads, BATCH)
+        seen, messages, buried = ledger.take_due(heads, BATCH)
+        self._observer.buried(buried)
         known = [message for message in messages if message.task in self._app.tasks]
         unknown = [message for message in messages if message.task not in self._app.tasks]
         if unknown:
@@ -185,7 +190,8 @@ class Relay:
         )  # fmt: skip
         self._observer.set_aside(messages)
         ids = [message.id for message in messages]
-        ledger.bury_dispatched(ids, reason, older_than=UNPUBLISHABLE_PATIENCE_SECONDS)
+        buried = ledger.bury_dispatched(ids, reason, older_than=UNPUBLISHABLE_PATIENCE_SECONDS)
+        self._observer.buried(buried)
         ledger.postpone(ids, UNPUBLISHABLE_PAUSE_SECONDS)
 
     def _wait(self) -> None:

@@ -68,8 +68,8 @@ METRICS: Final = (
            "Attempts that returned.", (WORKER,), _TASK),
     Metric("celery_task_failed_total", COUNTER,
            "Attempts that failed for good: a dead letter, if the task is durable. The series of an "
-           "exception begins with its first failure, so alerts take celery_sli_execution_total "
-           "minus celery_sli_execution_good_total: the same number, there from the start.",
+           "exception begins with its first failure; celery_sli_execution_total minus "
+           "celery_sli_execution_good_total is there from the start, and has what no worker sees.",
            (WORKER,), (*_TASK, "exception")),
     Metric("celery_task_retried_total", COUNTER,
            "Attempts that failed or were cut off, and will be made again.", (WORKER,), _TASK),
@@ -112,7 +112,9 @@ METRICS: Final = (
            "Those that waited no longer than their queue's target (celery_queue_slo_seconds).",
            (WORKER,), _QUEUE),
     Metric("celery_sli_execution_total", COUNTER,
-           "Tasks that came to an end: succeeded, failed for good, timed out.", (WORKER,), _TASK),
+           "Tasks that came to an end: succeeded, failed for good, timed out; the relay counts "
+           "those that it buries (their workers died, or no code has them). Sum over both.",
+           (WORKER, RELAY), _TASK),
     Metric("celery_sli_execution_good_total", COUNTER,
            "Those that succeeded.", (WORKER,), _TASK),
     # --- workers ---------------------------------------------------------------------------------

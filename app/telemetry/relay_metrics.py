@@ -10,6 +10,7 @@ from celery import Celery
 from prometheus_client import CollectorRegistry
 
 from delivery.ledger import Message
+from delivery.models import Delivery
 from delivery.relay import Observer
 from telemetry import heartbeat
 from telemetry.instruments import counter, gauge
@@ -27,8 +28,11 @@ class RelayMetrics(Observer):
         self._data_losses = counter("celery_relay_broker_data_losses_total", registry)
         for queue in app.amqp.queues:
             self._published.labels(queue)
-        for name, _queue in our_tasks(app):
+        # An end that no worker sees: each attempt looked like one that is made again.
+        self._ended = counter("celery_sli_execution_total", registry)
+        for name, queue in our_tasks(app):
             self._unpublishable.labels(name)
+            self._ended.labels(name, queue)
 
     def alive(self) -> None:
         """Note it for the probe."""
@@ -51,6 +55,11 @@ class RelayMetrics(Observer):
         """Count them by task."""
         for name, number in Counter(message.task for message in messages).items():
             self._unpublishable.labels(name).inc(number)
+
+    def buried(self, deliveries: Sequence[Delivery]) -> None:
+        """Count them as ends, none of them good."""
+        for delivery in deliveries:
+            self._ended.labels(delivery.task, delivery.queue).inc()
 
     def broker_lost_its_data(self) -> None:
         """Count it."""

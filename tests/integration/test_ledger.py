@@ -215,7 +215,7 @@ def test_a_retry_waits_for_its_time_whoever_rings() -> None:
 def test_a_countdown_of_days_stays_in_the_ledger() -> None:
     delivery_id = entered(countdown=3 * 86_400)
     assert row(delivery_id).state == State.PENDING
-    assert ledger.take_due({}, 10) == (0, [])
+    assert ledger.take_due({}, 10) == (0, [], [])
     assert ledger.claim(delivery_id, "early") is None
     pass_time(3 * 86_400)
     assert [message.id for message in ledger.take_due({}, 10)[1]] == [delivery_id]
@@ -223,10 +223,10 @@ def test_a_countdown_of_days_stays_in_the_ledger() -> None:
 
 def test_a_message_that_nobody_took_is_published_again() -> None:
     delivery_id = entered()
-    assert ledger.take_due({}, 10) == (0, []), "not yet"
+    assert ledger.take_due({}, 10) == (0, [], []), "not yet"
     pass_time(ledger.TAKEN_WITHIN_SECONDS + 1)
     assert [message.id for message in ledger.take_due({}, 10)[1]] == [delivery_id]
-    assert ledger.take_due({}, 10) == (0, []), "once"
+    assert ledger.take_due({}, 10) == (0, [], []), "once"
 
 
 def test_a_message_that_may_still_wait_in_its_queue_is_not_published_again() -> None:
@@ -236,7 +236,7 @@ def test_a_message_that_may_still_wait_in_its_queue_is_not_published_again() -> 
     assert published is not None
     older, younger = published.timestamp() - 60, published.timestamp() + 1
 
-    assert ledger.take_due({"default": older}, 10) == (1, [])
+    assert ledger.take_due({"default": older}, 10) == (1, [], [])
     due_in = ledger.seconds_until_next(1000)
     assert 70 < due_in < 90, "as long as the head of the queue has waited"
     pass_time(due_in + 1)
@@ -246,10 +246,14 @@ def test_a_message_that_may_still_wait_in_its_queue_is_not_published_again() -> 
 
 def test_a_task_that_kills_its_worker_again_and_again_is_dead() -> None:
     delivery_id = UUID(watched.delay_on_commit("poison"))
-    for _ in range(ledger.MAXIMUM_INTERRUPTIONS):
+    for number in range(1, ledger.MAXIMUM_INTERRUPTIONS + 1):
         claimed(delivery_id)
         pass_time(ledger.LEASE_SECONDS + 1)
-        assert ledger.take_due({}, 10)[0] == 1
+        seen, _, buried = ledger.take_due({}, 10)
+        assert seen == 1
+        assert [one.id for one in buried] == [delivery_id] * (
+            number == ledger.MAXIMUM_INTERRUPTIONS
+        )
     dead = row(delivery_id)
     assert (dead.state, dead.attempts) == (State.DEAD, ledger.MAXIMUM_INTERRUPTIONS)
     assert dead.error.startswith("Its worker died 10 times.")
@@ -262,7 +266,7 @@ def test_what_has_expired_is_cancelled() -> None:
     Delivery.objects.update(expires_at=F("expires_at") - timedelta(seconds=11))
     assert ledger.claim(delivery_id, "late") is None
     pass_time(ledger.TAKEN_WITHIN_SECONDS + 1)
-    assert ledger.take_due({}, 10) == (1, [])
+    assert ledger.take_due({}, 10) == (1, [], [])
     assert row(delivery_id).state == State.CANCELLED
 
 

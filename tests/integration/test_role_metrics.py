@@ -29,6 +29,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from config import topology
+from delivery.ledger import MAXIMUM_INTERRUPTIONS
 from delivery.models import Delivery, State
 from delivery.relay import BATCH
 from deploy.embedded.servers import PostgresServer, RedisServer, free_port, running
@@ -309,6 +310,40 @@ def test_a_relay_counts_what_the_broker_got(
         seen = relay.scrape()
         assert seen.value("celery_relay_broker_data_losses_total") == 1
         assert seen.value("celery_relay_published_total", queue_name="bulk") == 2 * (BATCH + 50)
+
+
+def test_a_relay_counts_what_it_buries_as_ends_that_were_not_good(
+    role_settings: dict[str, str], empty_broker: Redis, tmp_path: Path, transactional_db: None
+) -> None:
+    settings = {**role_settings, "PYTHONPATH": str(ROOT)}
+    unknown = {"name": "tests.of_another_version", "queue_name": "mail"}
+    deadly = {"name": add.name, "queue_name": "bulk"}
+    enter(3)
+    # Its worker has died so often, and now once more.
+    Delivery.objects.update(
+        state=State.RUNNING, interruptions=MAXIMUM_INTERRUPTIONS - 1, attempts=10
+    )
+    enter(2, queue="mail", task=unknown["name"])
+    long_ago = timezone.now() - timedelta(hours=2)
+    Delivery.objects.filter(task=unknown["name"]).update(created_at=long_ago)
+    enter(1)
+    with measured_role(tmp_path, "relay", *DURABLE_TASKS, **settings) as relay:
+        wait_until(
+            lambda: relay.scrape().value("celery_relay_published_total", queue_name="bulk") == 1,
+            what=relay.role.log,
+        )
+        wait_until(
+            lambda: relay.scrape().total("celery_relay_unpublishable_total") == 2,
+            what=relay.role.log,
+        )
+        wait_until(
+            lambda: relay.scrape().total("celery_sli_execution_total") == 5, what=relay.role.log
+        )
+        seen = relay.scrape()
+    assert Delivery.objects.filter(state=State.DEAD).count() == 5
+    assert seen.value("celery_sli_execution_total", **deadly) == 3
+    assert seen.value("celery_sli_execution_total", **unknown) == 2
+    assert seen.value("celery_sli_execution_total", name=TASK, queue_name="maintenance") == 0
 
 
 def test_a_relay_without_a_broker_counts_its_failures_and_publishes_nothing(
