@@ -294,7 +294,8 @@ class BaseTask(Task):
             rejection: Any = error  # its attributes have no types
             if rejection.requeue:
                 self._note_retry(attempt, self.default_retry_delay, "rejected")
-                raise Ignore("it goes on later") from None
+                # Not Ignore: who watches must see an attempt that is made again.
+                raise Retry("rejected", when=self.default_retry_delay) from None
             self._note_death(attempt, f"rejected: {rejection.reason}")
             raise
         except Exception as error:

@@ -80,8 +80,9 @@ METRICS: Final = (
            "Messages that a task rejected: given back to the queue, or dropped (also in failed).",
            (WORKER,), _TASK),
     Metric("celery_task_ignored_total", COUNTER,
-           "Messages whose delivery had ended, was not due, or was held by another worker: the "
-           "harmless duplicates of an at-least-once broker.", (WORKER,), _TASK),
+           "Messages whose delivery had ended, was not due, or was held by another worker: "
+           "duplicates, harmless. Also attempts that another one had overtaken, that could not "
+           "note their success (and are made again), or that raised Ignore.", (WORKER,), _TASK),
     Metric("celery_task_timeouts_total", COUNTER,
            "Attempts that met a time limit. kind: soft (an exception in the task) or hard (its "
            "process was killed; also in failed, once).", (WORKER,), (*_TASK, "kind")),

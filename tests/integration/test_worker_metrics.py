@@ -34,6 +34,7 @@ from tests.support.durable_tasks import (
     leave_effect_once,
     linger,
     overstay,
+    put_off,
 )
 from tests.support.measured_tasks import (
     plain_drop,
@@ -350,6 +351,10 @@ def test_every_fate_is_counted_once(stand: Stand, tmp_path: Path) -> None:
     expected.meets(
         plain_give_back, received=3, redelivered=1, started=3, rejected=1, retried=1, succeeded=1
     )
+
+    # A durable one is made again by the ledger.
+    stand.enter(put_off, str(tmp_path / "put off"))
+    expected.meets(put_off, received=2, started=2, retried=1, succeeded=1)
 
     # Expired: it never starts.
     stand.send(plain_sleep, 0, expires=datetime.now(UTC) - timedelta(seconds=1))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 from celery import shared_task
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Reject, SoftTimeLimitExceeded
 from django.contrib.sessions.models import Session
 from django.db import connection
 from django.utils import timezone
@@ -166,3 +167,12 @@ def work_on(names: list[str]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if not effects(name):
             leave_effect(name)
+
+
+@shared_task(name="tests.put_off", base=BaseTask, default_retry_delay=0)
+def put_off(notes: str) -> None:
+    """Reject the message once, and want it back."""
+    is_first = not Path(notes).exists()
+    note(notes, "attempt")
+    if is_first:
+        raise Reject("not now", requeue=True)
