@@ -71,6 +71,7 @@ class Health:
         title: What happens.
         hours: How long.
         changes: Values of series that differ from those of an idle stack; None takes one away.
+        gone: Instance that ends after a third of the time: its series end, and ``up`` is 0.
         fires: The alerts that fire at some moment, beside Watchdog, and no others.
         step: Seconds between two samples and evaluations.
     """
@@ -78,6 +79,7 @@ class Health:
     title: str
     hours: float
     changes: Mapping[str, str | None] = field(default_factory=dict)
+    gone: str = ""
     fires: tuple[str, ...] = ()
     step: int = 60
 
@@ -92,6 +94,8 @@ class Health:
                 del series[known]
             else:
                 series[known] = values
+        if self.gone:
+            series |= _ended(series, self.gone, samples)
         seconds = samples * self.step
         fired = (
             'group by (alertname) (count_over_time(ALERTS{alertstate="firing"}'
@@ -134,6 +138,19 @@ def _idle(samples: int, step: int) -> Mapping[str, str]:
                     f"0+{step}x{samples}" if value is None else f"{value:g}x{samples}"
                 )
     return series
+
+
+def _ended(series: Mapping[str, str], instance: str, samples: int) -> dict[str, str]:
+    """Return the series of an instance that is gone after a third of the samples."""
+    lived = samples // 3
+    ended = {
+        name: values.replace(f"x{samples}", f"x{lived} ")
+        + (f"0x{samples - lived}" if name.startswith("up{") else "stale")
+        for name, values in series.items()
+        if f'instance="{instance}"' in name
+    }
+    assert ended, f"{instance} is not in the idle stack"
+    return ended
 
 
 def _series(metric: Metric, job: str) -> list[tuple[str, float | None]]:
@@ -214,6 +231,12 @@ STORIES = [
             'celery_broker_up{job="celery-exporter", instance="exporter"}': "1x20 0x40",
         },
         fires=("RedisDown",),
+    ),
+    Health(
+        "the Celery exporter is gone",
+        hours=1,
+        gone="exporter",
+        fires=("CeleryMetricsStale", "MetricsTargetDown"),
     ),
     Health(
         "the web role is gone",

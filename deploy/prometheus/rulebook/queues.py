@@ -161,7 +161,9 @@ def _canary_missing(pace: Pace) -> Alert:
         f"({number(longest)} * group by ({_QUEUE}) "
         f"(last_over_time(celery_queue_slo_seconds[{pace.window(MINUTE)}] "
         f"offset {duration(longest)})))\n"
-        f"unless on ({_QUEUE}) {held('celery_canary_last_success_timestamp_seconds', pace)}"
+        f"unless on ({_QUEUE}) {held('celery_canary_last_success_timestamp_seconds', pace)}\n"
+        # Without the exporter, nobody knows: that is CeleryMetricsStale.
+        f"and on ({_QUEUE}) {target}"
     )
     return Alert(
         "CeleryCanaryMissing",
