@@ -24,9 +24,10 @@ def _down(pace: Pace) -> Alert:
         "PostgresDown",
         CRITICAL,
         "The database does not answer: nothing is accepted, nothing can end",
-        "max by (namespace) (pg_up) == 0\nor\nmax by (namespace) (celery_database_up) == 0",
+        # As for Redis: one witness that reaches it is enough.
+        "max by (namespace) (pg_up or celery_database_up) == 0",
         summary="PostgreSQL is down",
-        description="PostgreSQL does not answer its exporter or the Celery exporter. Submissions "
+        description="PostgreSQL answers neither its exporter nor the Celery exporter. Submissions "
         "get 503; work in progress cannot commit.",
         dashboard="web-database",
         hold=pace.hold(MINUTE),

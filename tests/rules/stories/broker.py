@@ -6,7 +6,7 @@ _EVICTED = 'redis_evicted_keys_total{instance="x1"}'
 _REJECTED = 'redis_rejected_connections_total{instance="x1"}'
 _UPTIME = 'redis_uptime_in_seconds{instance="x1"}'
 _DOWN = (
-    "Redis does not answer its exporter or the Celery exporter. Work is accepted and kept in "
+    "Redis answers neither its exporter nor the Celery exporter. Work is accepted and kept in "
     "PostgreSQL; none is done."
 )
 _NOT_SAVED = (
@@ -14,11 +14,14 @@ _NOT_SAVED = (
     "to fork). After a restart messages would be missing."
 )
 
+_SEEN = 'redis_up{job="redis", instance="redis-exporter"}'
+_SEEN_BY_OURS = 'celery_broker_up{job="celery-exporter", instance="exporter"}'
+
 STORIES: list[Story] = [
     Fires(
         "it does not answer its exporter",
         "RedisDown",
-        {"redis_up": f"{flat(1, 5)} {flat(0, 10)} {flat(1, 5)}"},
+        {_SEEN: f"{flat(1, 5)} {flat(0, 10)} {flat(1, 5)}"},
         at=6.25,
         not_before=5.75,
         resolved_at=15.25,
@@ -27,20 +30,28 @@ STORIES: list[Story] = [
     Fires(
         "its exporter is gone, and ours sees it",
         "RedisDown",
-        {"redis_up": f"{flat(1, 3)} stale", "celery_broker_up": f"{flat(1, 5)} {flat(0, 10)}"},
+        {_SEEN: f"{flat(1, 3)} stale", _SEEN_BY_OURS: f"{flat(1, 5)} {flat(0, 10)}"},
         at=6.25,
         not_before=5.75,
         description=_DOWN,
     ),
     Quiet(
-        "a restart of less than a minute; one of two exporters cannot reach it",
+        "a restart of less than a minute, which both see",
         "RedisDown",
         {
-            'redis_up{instance="x1"}': f"{flat(1, 5)} {flat(0, 0.75)} {flat(1, 10)}",
-            'redis_up{instance="x2"}': flat(0, 5),
-            "celery_broker_up": flat(1, 15),
+            _SEEN: f"{flat(1, 5)} {flat(0, 0.75)} {flat(1, 10)}",
+            _SEEN_BY_OURS: f"{flat(1, 5)} {flat(0, 0.75)} {flat(1, 10)}",
         },
         until=14,
+    ),
+    Quiet(
+        "the account of one exporter breaks, then that of the other",
+        "RedisDown",
+        {
+            _SEEN: f"{flat(0, 10)} {flat(1, 10)}",
+            _SEEN_BY_OURS: f"{flat(1, 10)} {flat(0, 10)}",
+        },
+        until=19,
     ),
     Fires(
         "keys are thrown away",

@@ -3,7 +3,7 @@
 from tests.rules.story import Fires, Quiet, Story, flat, nothing, rising
 
 _DOWN = (
-    "PostgreSQL does not answer its exporter or the Celery exporter. Submissions get 503; work in "
+    "PostgreSQL answers neither its exporter nor the Celery exporter. Submissions get 503; work in "
     "progress cannot commit."
 )
 _DEADLOCKS = 'pg_stat_database_deadlocks{datname="celeriac", instance="x1"}'
@@ -20,11 +20,17 @@ def _connections(instance: str, *states: tuple[str, str]) -> dict[str, str]:
     } | {f'pg_settings_max_connections{{instance="{instance}"}}': flat(100, 15)}
 
 
+_SEEN = 'pg_up{job="postgres", instance="postgres-exporter"}'
+_SEEN_BY_OURS = 'celery_database_up{job="celery-exporter", instance="exporter"}'
+
 STORIES: list[Story] = [
     Fires(
-        "it does not answer its exporter",
+        "it answers neither exporter",
         "PostgresDown",
-        {"pg_up": f"{flat(1, 5)} {flat(0, 10)}", "celery_database_up": flat(1, 15)},
+        {
+            _SEEN: f"{flat(1, 5)} {flat(0, 10)}",
+            _SEEN_BY_OURS: f"{flat(1, 4)} {flat(0, 11)}",
+        },
         at=6.25,
         not_before=5.75,
         description=_DOWN,
@@ -32,7 +38,7 @@ STORIES: list[Story] = [
     Fires(
         "its exporter is gone, and ours sees it",
         "PostgresDown",
-        {"pg_up": f"{flat(1, 3)} stale", "celery_database_up": f"{flat(1, 5)} {flat(0, 10)}"},
+        {_SEEN: f"{flat(1, 3)} stale", _SEEN_BY_OURS: f"{flat(1, 5)} {flat(0, 10)}"},
         at=6.25,
         not_before=5.75,
         description=_DOWN,
@@ -41,10 +47,19 @@ STORIES: list[Story] = [
         "a restart of less than a minute; exporters that restart",
         "PostgresDown",
         {
-            "pg_up": f"{flat(1, 5)} {flat(0, 0.75)} {flat(1, 2)} {nothing(3)} {flat(1, 5)}",
-            "celery_database_up": f"{flat(1, 5)} {nothing(5)} {flat(1, 5)}",
+            _SEEN: f"{flat(1, 5)} {flat(0, 0.75)} {flat(1, 2)} {nothing(3)} {flat(1, 5)}",
+            _SEEN_BY_OURS: f"{flat(1, 5)} {nothing(5)} {flat(1, 5)}",
         },
         until=14,
+    ),
+    Quiet(
+        "the account of one exporter breaks, then that of the other",
+        "PostgresDown",
+        {
+            _SEEN: f"{flat(0, 10)} {flat(1, 10)}",
+            _SEEN_BY_OURS: f"{flat(1, 10)} {flat(0, 10)}",
+        },
+        until=19,
     ),
     Fires(
         "81 of 100, seen by two exporters",
