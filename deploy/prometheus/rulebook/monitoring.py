@@ -9,7 +9,7 @@ from deploy.prometheus.rulebook.promql import OWN_JOBS, gone, grown
 from deploy.prometheus.rulebook.rule import CRITICAL, NONE, WARNING, Alert, Group
 
 #: Jobs whose targets are watched; other teams' may be scraped by the same Prometheus.
-JOBS: Final = f"{OWN_JOBS}|redis|postgres|prometheus|alertmanager"
+JOBS: Final = f"{OWN_JOBS}|web|redis|postgres|prometheus|alertmanager"
 #: Seconds between two scans of the exporter (source broker_scan).
 SCAN_INTERVAL_SECONDS: Final = 60
 

@@ -6,8 +6,9 @@ from typing import Final
 
 from deploy.prometheus.rulebook.pace import MINUTE, Pace, duration
 
-#: Jobs of the stack's own processes. Where one of them is a target, all of them should be there.
-OWN_JOBS: Final = "celery-worker|celery-beat|celery-relay|celery-exporter|web"
+#: Jobs that only this stack has. Where one of them is a target, all of its processes should be
+#: there. ``web`` is left out: any application of another namespace may call itself that.
+OWN_JOBS: Final = "celery-worker|celery-beat|celery-relay|celery-exporter"
 
 #: Recorded at every evaluation: since when the rules can know what was there before.
 RULES_EVALUATED: Final = "celeriac:rules:evaluated"

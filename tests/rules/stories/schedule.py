@@ -41,7 +41,7 @@ STORIES: list[Story] = [
         "it is missing in one of two namespaces",
         "CeleryBeatStalled",
         {
-            'up{namespace="test", job="web", instance="web"}': flat(1, 15),
+            'up{namespace="test", job="celery-relay", instance="relay"}': flat(1, 15),
             'celery_beat_last_tick_timestamp_seconds{namespace="live", instance="b1"}': now(15),
         },
         at=2,
@@ -68,6 +68,16 @@ STORIES: list[Story] = [
             _LEADER: f"{flat(1, 10)} {nothing(0.75)} {flat(1, 6)}",
         },
         until=15,
+    ),
+    Quiet(
+        "another application, in a namespace without Celery, is called web too",
+        "CeleryBeatStalled",
+        {
+            'up{namespace="shop", job="web", instance="web"}': flat(1, 15),
+            _TICK: now(15),
+            _LEADER: flat(1, 15),
+        },
+        until=14,
     ),
     Fires(
         "two lead",
