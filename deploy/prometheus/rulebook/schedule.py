@@ -26,7 +26,9 @@ def _stalled(pace: Pace) -> Alert:
         "CeleryBeatStalled",
         CRITICAL,
         "No beat looks at the schedule, or none leads: no periodic task is sent",
-        f"time() - max by (namespace) ({series}) > {patience}\nor\n"
+        # One that stands by looks too, and sends nothing: its ticks do not count.
+        f"time() - max by (namespace) (\n"
+        f"  {series} unless on (namespace, instance) celery_beat_leader == 0\n) > {patience}\nor\n"
         # All stand by: the leader is gone and nobody took over.
         f"{patience} + (max by (namespace) (celery_beat_leader) == 0)\nor\n"
         f"{gone(series, patience, pace)}",
@@ -39,11 +41,15 @@ def _stalled(pace: Pace) -> Alert:
 
 
 def _duplicated(pace: Pace) -> Alert:
+    tick = "celery_beat_last_tick_timestamp_seconds"
+    fresh = pace.age(MINUTE, fact=BEAT_INTERVAL_SECONDS)
     return Alert(
         "CeleryBeatDuplicated",
         CRITICAL,
         "More than one beat leads: the lock does not hold, and periodic work is sent twice",
-        "sum by (namespace) (celery_beat_leader) > 1",
+        # One that hangs still says that it leads after another has taken over.
+        "sum by (namespace) (\n  celery_beat_leader\n"
+        f"  and on (namespace, instance) time() - {tick} < {fresh}\n) > 1",
         summary="More than one beat sends periodic tasks",
         description="{{ $value }} beats lead at the same time; each of them sends every periodic "
         "task.",

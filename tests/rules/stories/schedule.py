@@ -5,6 +5,7 @@ from tests.rules.story import Fires, Quiet, Story, flat, nothing, now
 _TICK = 'celery_beat_last_tick_timestamp_seconds{instance="b1"}'
 _LEADER = 'celery_beat_leader{instance="b1"}'
 _STANDBY = 'celery_beat_leader{instance="b2"}'
+_STANDBY_TICK = 'celery_beat_last_tick_timestamp_seconds{instance="b2"}'
 _NO_TASK = "or longer; no periodic task is sent."
 
 STORIES: list[Story] = [
@@ -30,12 +31,25 @@ STORIES: list[Story] = [
         {
             _TICK: f"{now(5)} stale",
             _LEADER: f"{flat(1, 5)} stale",
-            'celery_beat_last_tick_timestamp_seconds{instance="b2"}': now(15),
+            _STANDBY_TICK: now(15),
             _STANDBY: flat(0, 15),
         },
         at=6.5,
         not_before=5.75,
         description=f"No leading beat has looked at the schedule for 1m 5s {_NO_TASK}",
+    ),
+    Fires(
+        "the leader hangs and keeps the lock, and the other one stands by and looks",
+        "CeleryBeatStalled",
+        {
+            _TICK: f"{now(5)} {flat(285, 10)}",
+            _LEADER: flat(1, 15),
+            _STANDBY_TICK: now(15),
+            _STANDBY: flat(0, 15),
+        },
+        at=8,
+        not_before=6.5,
+        description=f"No leading beat has looked at the schedule for 3m 15s {_NO_TASK}",
     ),
     Fires(
         "it is missing in one of two namespaces",
@@ -54,7 +68,7 @@ STORIES: list[Story] = [
         {
             _TICK: f"{now(5)} stale",
             _LEADER: f"{flat(1, 5)} stale",
-            'celery_beat_last_tick_timestamp_seconds{instance="b2"}': now(15),
+            _STANDBY_TICK: now(15),
             _STANDBY: f"{flat(0, 5.75)} {flat(1, 10)}",
         },
         until=14,
@@ -82,7 +96,12 @@ STORIES: list[Story] = [
     Fires(
         "two lead",
         "CeleryBeatDuplicated",
-        {_LEADER: flat(1, 15), _STANDBY: f"{flat(0, 5)} {flat(1, 10)}"},
+        {
+            _TICK: now(15),
+            _LEADER: flat(1, 15),
+            _STANDBY_TICK: now(15),
+            _STANDBY: f"{flat(0, 5)} {flat(1, 10)}",
+        },
         at=6.25,
         not_before=5.75,
         description="2 beats lead at the same time; each of them sends every periodic task.",
@@ -91,9 +110,23 @@ STORIES: list[Story] = [
         "one leads in each namespace, one stands by, and a hand-over is seen twice",
         "CeleryBeatDuplicated",
         {
+            _TICK: now(15),
             _LEADER: f"{flat(1, 6)} {flat(0, 9)}",
+            _STANDBY_TICK: now(15),
             _STANDBY: f"{flat(0, 5.25)} {flat(1, 10)}",
+            'celery_beat_last_tick_timestamp_seconds{namespace="test", instance="b1"}': now(15),
             'celery_beat_leader{namespace="test", instance="b1"}': flat(1, 15),
+        },
+        until=14,
+    ),
+    Quiet(
+        "the leader hangs, and another takes over when the lock has run out",
+        "CeleryBeatDuplicated",
+        {
+            _TICK: f"{now(5)} {flat(285, 10)}",
+            _LEADER: flat(1, 15),
+            _STANDBY_TICK: now(15),
+            _STANDBY: f"{flat(0, 5.75)} {flat(1, 10)}",
         },
         until=14,
     ),
