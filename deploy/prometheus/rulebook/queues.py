@@ -122,31 +122,43 @@ def _worker_idle(pace: Pace) -> Alert:
     seconds = MINUTE
     window = pace.window(seconds)
     worker = "namespace, service, instance"
-    # Duplicates, revoked and rejected messages are work too, and start nothing.
-    worked = "\n  or ".join(
-        f"sum by ({worker}, queue_name) ({grown(f'celery_task_{end}_total', seconds, pace)}) > 0"
-        for end in ("started", "ignored", "revoked", "rejected")
-    )
-    return Alert(
-        "CeleryWorkerIdleWhileQueueWaits",
-        CRITICAL,
-        "A worker has free slots and starts nothing, while a queue it subscribes to holds messages",
-        f"(\n  min_over_time({_LENGTH}[{window}])\n"
-        f"  * on ({_QUEUE}) group_right ()\n"
-        f"  max by ({worker}, queue_name) (celery_worker_queue_subscription)\n) > 0\n"
-        # Free in every sample of the window: a busy worker is full in at least one.
-        "and on (namespace, instance)\n"
+
+    def worked(by: str) -> str:
+        # Duplicates, revoked and rejected messages are work too, and start nothing.
+        return "\n  or ".join(
+            f"sum by ({by}) ({grown(f'celery_task_{end}_total', seconds, pace)}) > 0"
+            for end in ("started", "ignored", "revoked", "rejected")
+        )
+
+    # Free in every sample of the window: a busy worker is full in at least one.
+    free = (
+        f"and on (namespace, instance)\n"
         f"(\n  min by (namespace, instance) (min_over_time(celery_worker_pool_slots[{window}]))\n"
         "  > on (namespace, instance)\n"
         "  max by (namespace, instance) "
         f'(max_over_time(celery_worker_requests{{state="active"}}[{window}]))\n)\n'
-        f"unless on ({worker}, queue_name)\n(\n  {worked}\n)",
-        summary="A worker is alive and takes nothing, while messages wait",
-        description="{{ $labels.instance }} subscribes to {{ $labels.queue_name }} and has free "
-        "slots, but has started nothing of it, while at least {{ $value }} messages wait.",
+    )
+    prefetched = f'celery_worker_requests{{state="prefetched"}}[{window}]'
+    return Alert(
+        "CeleryWorkerIdleWhileQueueWaits",
+        CRITICAL,
+        "A worker has free slots and starts nothing, while messages wait in its queue or in its "
+        "hands",
+        f"(\n  min_over_time({_LENGTH}[{window}])\n"
+        f"  * on ({_QUEUE}) group_right ()\n"
+        f"  max by ({worker}, queue_name) (celery_worker_queue_subscription)\n) > 0\n"
+        f"{free}unless on ({worker}, queue_name)\n(\n  {worked(f'{worker}, queue_name')}\n)\n"
+        # What it took is no longer in the queue's list; of which queue it is, no metric says.
+        f"or\nmax by ({worker}) (min_over_time({prefetched})) > 0\n"
+        f"{free}unless on ({worker})\n(\n  {worked(worker)}\n)",
+        summary="A worker is alive and starts nothing, while messages wait",
+        description="{{ $labels.instance }} subscribes to {{ or $labels.queue_name `queues` }} and "
+        "has free slots, but has started nothing of it. Messages that wait, at least: "
+        "{{ $value | printf `%.0f` }} (in {{ if $labels.queue_name }}the queue{{ else }}the "
+        "worker's hands{{ end }}).",
         dashboard="workers",
         hold=pace.hold(0.75 * MINUTE),
-        dashboard_variables=("queue_name",),
+        dashboard_variables=("instance",),
     )
 
 

@@ -12,6 +12,7 @@ def _worker(
     minutes: float,
     *,
     active: int,
+    prefetched: int = 0,
     slots: int = 4,
     queues: tuple[str, ...] = ("default",),
 ) -> dict[str, str]:
@@ -23,11 +24,16 @@ def _worker(
         f'celery_worker_requests{{service="worker", instance="{instance}", state="active"}}': flat(
             active, minutes
         ),
+        _prefetched(instance): flat(prefetched, minutes),
     }
     for queue in queues:
         name = f'{{service="worker", instance="{instance}", queue_name="{queue}"}}'
         series[f"celery_worker_queue_subscription{name}"] = flat(1, minutes)
     return series
+
+
+def _prefetched(instance: str) -> str:
+    return f'celery_worker_requests{{service="worker", instance="{instance}", state="prefetched"}}'
 
 
 def _started(instance: str, queue: str = "default", kind: str = "started") -> str:
@@ -165,8 +171,8 @@ STORIES: list[Story] = [
         at=8,
         not_before=6,
         labels={"queue_name": "default", "instance": "w1", "service": "worker"},
-        description="w1 subscribes to default and has free slots, but has started nothing of it, "
-        "while at least 17 messages wait.",
+        description="w1 subscribes to default and has free slots, but has started nothing of it. "
+        "Messages that wait, at least: 17 (in the queue).",
         resolved_at=11.5,
     ),
     Fires(
@@ -182,8 +188,40 @@ STORIES: list[Story] = [
         at=7,
         not_before=5,
         labels={"queue_name": "default", "instance": "w2", "service": "worker"},
-        description="w2 subscribes to default and has free slots, but has started nothing of it, "
-        "while at least 1 messages wait.",
+        description="w2 subscribes to default and has free slots, but has started nothing of it. "
+        "Messages that wait, at least: 1 (in the queue).",
+    ),
+    Fires(
+        "its pool hangs, and everything that waits is in its hands: the queue's list is empty",
+        "CeleryWorkerIdleWhileQueueWaits",
+        {
+            **_worker("w1", 10, active=0, queues=("default", "mail")),
+            _prefetched("w1"): f"{flat(0, 5)} {flat(3, 5)}",
+            f"celery_queue_length{_DEFAULT}": flat(0, 10),
+            _started("w1"): f"{rising(0, 40, 5)} {flat(195, 5)}",
+            _started("w2"): rising(0, 40, 10),
+        },
+        at=8,
+        not_before=6,
+        labels={"instance": "w1", "service": "worker"},
+        description="w1 subscribes to queues and has free slots, but has started nothing of it. "
+        "Messages that wait, at least: 3 (in the worker's hands).",
+        resolved_at=11.5,
+    ),
+    Quiet(
+        "it holds messages and starts them; it is full of long tasks; it waits for their eta",
+        "CeleryWorkerIdleWhileQueueWaits",
+        {
+            **_worker("w1", 10, active=3, prefetched=4),
+            _started("w1", "mail"): rising(0, 1.5, 10),
+            **_worker("w2", 10, active=4, prefetched=4),
+            _started("w2"): flat(4, 10),
+            **_worker("w3", 10, active=0),
+            _prefetched("w3").replace("prefetched", "scheduled"): flat(4, 10),
+            _started("w3"): flat(4, 10),
+            f"celery_queue_length{_DEFAULT}": flat(0, 10),
+        },
+        until=10,
     ),
     Quiet(
         "all slots are full of long tasks",
