@@ -57,7 +57,7 @@ STORIES: list[Story] = [
         at=5,
         not_before=4,
         labels={"queue_name": "default"},
-        description="The next message of default has waited 3m 0s, more than twice the target of "
+        description="The next task of default has waited 3m 0s, more than twice the target of "
         "the queue.",
     ),
     Fires(
@@ -70,7 +70,35 @@ STORIES: list[Story] = [
         },
         at=2.5,
         labels={"queue_name": "default"},
-        description="The next message of default has waited 11s, more than twice the target of the "
+        description="The next task of default has waited 11s, more than twice the target of the "
+        "queue.",
+    ),
+    Fires(
+        "durable tasks wait whose messages are lost: the list of the queue is empty",
+        "CeleryQueueOldestMessageTooOld",
+        {
+            f"celery_queue_oldest_message_age_seconds{_DEFAULT}": flat(0, 12),
+            f"celery_delivery_oldest_waiting_age_seconds{_DEFAULT}": f"{flat(0, 2)} {rising(0, 60, 10)}",
+            f"celery_queue_slo_seconds{_DEFAULT}": flat(5, 12),
+        },
+        at=5,
+        not_before=4,
+        labels={"queue_name": "default"},
+        description="The next task of default has waited 3m 0s, more than twice the target of the "
+        "queue.",
+    ),
+    Fires(
+        "the broker does not answer, and its reading is gone",
+        "CeleryQueueOldestMessageTooOld",
+        {
+            f"celery_queue_oldest_message_age_seconds{_DEFAULT}": f"{flat(0, 2)} stale",
+            f"celery_delivery_oldest_waiting_age_seconds{_DEFAULT}": f"{flat(0, 2)} {rising(0, 60, 10)}",
+            f"celery_queue_slo_seconds{_DEFAULT}": flat(5, 12),
+        },
+        at=5,
+        not_before=4,
+        labels={"queue_name": "default"},
+        description="The next task of default has waited 3m 0s, more than twice the target of the "
         "queue.",
     ),
     Quiet(
@@ -78,6 +106,7 @@ STORIES: list[Story] = [
         "CeleryQueueOldestMessageTooOld",
         {
             f"celery_queue_oldest_message_age_seconds{_DEFAULT}": f"{flat(10, 6)} {flat(60, 1.5)} {flat(10, 6)}",
+            f"celery_delivery_oldest_waiting_age_seconds{_DEFAULT}": f"{flat(10, 6)} {flat(90, 1.5)} {flat(10, 6)}",
             f"celery_queue_slo_seconds{_DEFAULT}": flat(5, 13),
         },
         until=13,
