@@ -8,6 +8,8 @@ from deploy.prometheus.rulebook.rule import CRITICAL, WARNING, Alert, Group
 
 _WORKER = "namespace, service, instance"
 SERVICES = tuple(sorted({queue.worker for queue in QUEUES}))
+#: A PodMonitor puts its own namespace before the name of the job.
+_JOB = 'job=~"(.*/)?celery-worker"'
 
 
 def group(pace: Pace) -> Group:
@@ -24,10 +26,12 @@ def _down(pace: Pace) -> Alert:
         "CeleryWorkerDown",
         CRITICAL,
         "No worker of a service is there",
-        "\nor\n".join(_service_down(service, pace) for service in SERVICES),
+        "\nor\n".join(
+            (*(_service_down(service, pace) for service in SERVICES), _every_service_down(pace))
+        ),
         summary="No worker of a service is there",
-        description="No worker of {{ $labels.service }} answers, and nobody subscribes to its "
-        "queues.",
+        description="No worker of {{ or $labels.service `any service` }} answers, and nobody "
+        "subscribes to its queues.",
         dashboard="workers",
         # Time to replace the only worker of a service.
         hold=pace.hold(2 * MINUTE),
@@ -41,7 +45,7 @@ def _service_down(service: str, pace: Pace) -> str:
     queues says which services there should be; without an exporter, the last hour does.
     """
     names = "|".join(queue.name for queue in queues_of(service))
-    up = f'up{{job="celery-worker", service="{service}"}}'
+    up = f'up{{{_JOB}, service="{service}"}}'
     subscribed = f'celery_worker_queue_subscription{{queue_name=~"{names}"}}'
     return (
         f"label_replace(\n"
@@ -55,6 +59,21 @@ def _service_down(service: str, pace: Pace) -> str:
         f"    or group by (namespace) ({up} == 1)\n"
         f"  ),\n"
         f'  "service", "{service}", "", ""\n'
+        f")"
+    )
+
+
+def _every_service_down(pace: Pace) -> str:
+    """Return 1 for each namespace whose workers, scraped without a ``service``, are all away."""
+    up = f'up{{{_JOB}, service=""}}'
+    return (
+        f"(\n"
+        f"  group by (namespace) (last_over_time({up}[{pace.window(HOUR)}]))\n"
+        f"  unless on (namespace)\n"
+        f"  (\n"
+        f"    group by (namespace) (celery_worker_queue_subscription > 0)\n"
+        f"    or group by (namespace) (up{{{_JOB}}} == 1)\n"
+        f"  )\n"
         f")"
     )
 
@@ -99,7 +118,7 @@ def _restarting(pace: Pace) -> Alert:
         # A deployment is one start. Counters that fall back show it where the process does not say
         # when it started.
         f"max by ({_WORKER}) (\n"
-        f'  changes(process_start_time_seconds{{job="celery-worker"}}[{window}])\n'
+        f"  changes(process_start_time_seconds{{{_JOB}}}[{window}])\n"
         f"  or resets(celery_task_received_total[{window}])\n) > 2",
         summary="A worker starts again and again",
         description="{{ $labels.instance }} started anew {{ $value }} times in 15 minutes.",

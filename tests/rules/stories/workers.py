@@ -9,6 +9,11 @@ _TARGETS = {
     for queue, seconds in (("default", 5), ("mail", 60), ("bulk", 300), ("maintenance", 60))
 }
 _SUBSCRIBED = 'celery_worker_queue_subscription{queue_name="default", instance="w1"}'
+_POD = 'up{job="team/celery-worker", instance="pod-1"}'
+_POD_SUBSCRIBED = (
+    'celery_worker_queue_subscription{job="team/celery-worker", queue_name="default", '
+    'instance="pod-1"}'
+)
 _NOBODY = "No worker of worker answers, and nobody subscribes to its queues."
 _W1 = {"service": "worker", "instance": "w1"}
 
@@ -48,6 +53,25 @@ STORIES: list[Story] = [
         at=3,
         labels={"service": "worker"},
         description=_NOBODY,
+    ),
+    Fires(
+        "a PodMonitor names the job after itself, and gives no service",
+        "CeleryWorkerDown",
+        {_POD: f"{flat(1, 5)} {flat(0, 10)}", _POD_SUBSCRIBED: f"{flat(1, 5)} stale"},
+        at=7.5,
+        not_before=6.75,
+        description="No worker of any service answers, and nobody subscribes to its queues.",
+    ),
+    Quiet(
+        "a pod without a service is replaced by one of another name within two minutes",
+        "CeleryWorkerDown",
+        {
+            _POD: f"{flat(1, 5)} {flat(0, 1)} stale",
+            _POD_SUBSCRIBED: f"{flat(1, 5)} stale",
+            _POD.replace("pod-1", "pod-2"): f"{nothing(6.75)} {flat(1, 20)}",
+            _POD_SUBSCRIBED.replace("pod-1", "pod-2"): f"{nothing(6.75)} {flat(1, 20)}",
+        },
+        until=26,
     ),
     Quiet(
         "replaced within less than two minutes; one of two is enough; another namespace is well",
@@ -136,6 +160,18 @@ STORIES: list[Story] = [
         resolved_at=38,
         labels=_W1,
         description="w1 started anew 3 times in 15 minutes.",
+    ),
+    Fires(
+        "three starts of a worker that a PodMonitor found",
+        "CeleryWorkerRestarting",
+        {
+            'process_start_time_seconds{job="team/celery-worker", instance="pod-1"}': (
+                f"{flat(10, 20)} {flat(1250, 2)} {flat(1430, 2)} {flat(1560, 20)}"
+            ),
+        },
+        at=25,
+        labels={"instance": "pod-1"},
+        description="pod-1 started anew 3 times in 15 minutes.",
     ),
     Fires(
         "its counters fall back three times",
