@@ -96,6 +96,9 @@ METRICS: Final = (
     Metric("celery_task_without_enqueue_time_total", COUNTER,
            "Messages that do not say when they were published; their wait is not known.",
            (WORKER,), _TASK),
+    Metric("celery_task_unknown_total", COUNTER,
+           "Messages that a worker threw away because its code does not know their task. A durable "
+           "task is published again; any other is lost.", (WORKER,), _QUEUE),
     Metric("celery_task_sent_total", COUNTER,
            "Messages published by this process. Pool processes of workers publish too and are not "
            "counted; for arrivals at workers see celery_task_received_total.",

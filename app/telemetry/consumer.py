@@ -104,6 +104,12 @@ class WatchedConsumer(Consumer):
         self._give_birth()
         return added
 
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Count a message whose task is unknown here; Celery makes no request of it."""
+        if self.metrics is not None:
+            self.metrics.queue(str(message.delivery_info["routing_key"])).met_unknown_task()
+        super().on_unknown_task(body, message, exc)
+
     def _serve_metrics(self, registry: CollectorRegistry) -> None:
         self.metrics = WorkerMetrics(registry, settings.QUEUE_WAIT_TARGETS)
         worker_requests.install(self.metrics)

@@ -50,6 +50,7 @@ class WorkerMetrics:
         self._queueing_good = counter("celery_sli_queueing_good_total", registry)
         self._execution = counter("celery_sli_execution_total", registry)
         self._execution_good = counter("celery_sli_execution_good_total", registry)
+        self._unknown = counter("celery_task_unknown_total", registry)
         self._wait_targets = wait_targets
         self._tasks: dict[tuple[str, str], TaskMetrics] = {}
         self._queues: dict[str, QueueMetrics] = {}
@@ -89,6 +90,7 @@ class WorkerMetrics:
                     self._wait.labels(name),
                     self._queueing.labels(name),
                     self._queueing_good.labels(name),
+                    self._unknown.labels(name),
                     self._wait_targets.get(name, float("inf")),
                 ),
             )
@@ -121,10 +123,13 @@ class WorkerMetrics:
 class QueueMetrics:
     """The series of one queue."""
 
-    def __init__(self, wait: Any, queueing: Any, queueing_good: Any, target: float) -> None:
+    def __init__(
+        self, wait: Any, queueing: Any, queueing_good: Any, unknown: Any, target: float
+    ) -> None:
         self._wait = wait
         self._queueing = queueing
         self._queueing_good = queueing_good
+        self._unknown = unknown
         self._target = target
 
     def waited(self, seconds: float) -> None:
@@ -133,6 +138,10 @@ class QueueMetrics:
         self._queueing.inc()
         if seconds <= self._target:
             self._queueing_good.inc()
+
+    def met_unknown_task(self) -> None:
+        """Count a message whose task the worker does not know."""
+        self._unknown.inc()
 
 
 class TaskMetrics:

@@ -430,6 +430,18 @@ def test_time_limits_and_killed_processes_are_counted_once(prefork: Stand, tmp_p
     assert Delivery.objects.get(id=delivery_id).state == State.CANCELLED
 
 
+def test_a_message_of_a_task_that_the_worker_does_not_know_is_counted(stand: Stand) -> None:
+    """It comes from newer code. Celery drops it, and makes no request that could count it."""
+    before = stand.counted()
+    with app.connection_for_write(stand.url) as connection:
+        app.send_task("tests.of_a_later_version", queue=QUEUE, connection=connection)
+    unknown = series("celery_task_unknown_total", queue_name=QUEUE)
+    wait_until(lambda: stand.counted() != before, what=f"it is counted: {stand.role.log[-2000:]}")
+    counted = stand.counted()
+    counted.subtract(before)
+    assert {key: value for key, value in counted.items() if value} == {unknown: 1}
+
+
 def test_runtime_and_wait_are_those_of_the_task(stand: Stand) -> None:
     """An eta is no wait, and a wait is no runtime."""
     before = stand.scrape()

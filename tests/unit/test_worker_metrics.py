@@ -22,6 +22,7 @@ from config.celery import app
 from delivery.celery_guards import GUARDED_VERSIONS
 from delivery.requests import DeliveryRequest
 from telemetry import worker_memory
+from telemetry.consumer import WatchedConsumer
 from telemetry.worker_metrics import BORN_EXCEPTIONS, MAXIMUM_EXCEPTIONS, WorkerMetrics
 from telemetry.worker_requests import MeasuredRequest
 
@@ -50,6 +51,12 @@ def test_celery_is_the_version_that_this_was_checked_with() -> None:
 def test_celery_calls_a_request_as_ours_expects(name: str, parameters: list[str]) -> None:
     for owner in (celery_request.Request, MeasuredRequest):
         assert list(inspect.signature(getattr(owner, name)).parameters) == parameters
+
+
+def test_celery_calls_a_consumer_as_ours_expects() -> None:
+    for owner in (Consumer, WatchedConsumer):
+        parameters = list(inspect.signature(owner.on_unknown_task).parameters)
+        assert parameters == ["self", "body", "message", "exc"]
 
 
 def test_celery_announces_the_ends_that_ours_knows_and_no_other() -> None:

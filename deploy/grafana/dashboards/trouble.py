@@ -63,6 +63,7 @@ KINDS: Final = (
         "attempts to be repeated", Uid.TASKS, _counted("celery_task_retried_total"), serious=False
     ),
     Trouble("tasks rejected", Uid.TASKS, _counted("celery_task_rejected_total"), serious=False),
+    Trouble("tasks no worker knows", Uid.TASKS, _counted("celery_task_unknown_total")),
     Trouble("attempts that do not end", Uid.WORKERS, _HUNG, serious=False),
     Trouble("pool processes lost", Uid.WORKERS, _counted("celery_task_worker_lost_total")),
     Trouble(
