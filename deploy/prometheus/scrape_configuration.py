@@ -53,12 +53,14 @@ class Job:
         replicated: There may be several of each of its services (``docker compose up --scale``),
             or none: found by name, with the label ``service``.
         relabelling: Rules for its series, before they are stored.
+        expected: Whether something is wrong when nothing of it is there.
     """
 
     name: str
     targets: tuple[Target, ...]
     replicated: bool = False
     relabelling: tuple[str, ...] = ()
+    expected: bool = True
 
 
 #: What becomes of the public exporter's series. Its names are ours: rules and dashboards would add
@@ -96,6 +98,7 @@ JOBS: Final = (
         (Target("upstream-exporter", 9808, None),),
         replicated=True,
         relabelling=UPSTREAM_RELABELLING,
+        expected=False,
     ),
 )
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from config.topology import QUEUES
 from deploy.grafana.dashboards import colours
+from deploy.grafana.dashboards.absence import absent, or_absent
 from deploy.grafana.dashboards.builder import (
     CELL,
     CLICKED_QUEUE,
@@ -48,6 +49,7 @@ from deploy.grafana.dashboards.expressions import (
 )
 from deploy.grafana.dashboards.trouble import DASHBOARD_LABEL, END, NOTHING_ELSE, SERIOUS, TROUBLE
 from deploy.prometheus.rulebook.burning import ERROR_BUDGET
+from deploy.prometheus.scrape_configuration import JOBS
 
 _WORST_WAIT: Final = every_queue(f"topk(1, {OLDEST} / {TARGET}) or on () vector(-1)")
 _PROMISE: Final = Thresholds(
@@ -208,13 +210,21 @@ def _part(
     )
 
 
+def _missing() -> str:
+    """Return what must be scraped and is no target, as one series each."""
+    kinds = []
+    for job in JOBS:
+        if len(job.targets) > 1:
+            # Each of its services is needed.
+            kinds += [f'job="{job.name}", service="{target.service}"' for target in job.targets]
+        elif job.expected:
+            kinds.append(f'job="{job.name}"')
+    return " or ".join(f"absent(up{{{SELECTED}, {kind}}})" for kind in kinds)
+
+
 def _parts() -> Row:
     one = Thresholds("one is enough to work, none stops everything", bad=1, falling=True)
-    silent = (
-        f"(count(up{{{SELECTED}}} == 0) or vector(0))"
-        f" + (count(group by (job, service) (up{{{SELECTED}}} offset 10m)"
-        f" unless group by (job, service) (up{{{SELECTED}}})) or vector(0))"
-    )
+    silent = f"(count(up{{{SELECTED}}} == 0) or vector(0)) + (count({_missing()}) or vector(0))"
     limit = (
         # A task is in one queue; the queue knows the limit.
         f"max by (name) (celery_worker_oldest_active_task_seconds{{{SELECTED}}})"
@@ -324,27 +334,39 @@ def _parts() -> Row:
                 "Longest run",
                 "The running attempt that is nearest to its time limit, as a share of it. At 100 %"
                 " its process is killed; beyond, even that did not help.",
-                Query(f"max({limit}) or vector(0)"),
+                Query(
+                    or_absent(
+                        # Nothing runs, as long as those who would know answer.
+                        f"max({limit}) or 0 * (sum(celery_worker_up{{{SELECTED}}})"
+                        f" + max(celery_queue_time_limit_seconds{{{SELECTED}}}))"
+                    )
+                ),
                 unit=RATIO,
                 uid=Uid.WORKERS,
                 thresholds=Thresholds("near the limit, and beyond it", 0.8, 1.05),
+                words=absent("unknown"),
             ),
             _part(
                 "Dead letters",
                 "Durable tasks that failed for good and wait for somebody to replay or discard"
                 " them. Nothing is lost, but nothing happens either.",
                 Query(
-                    f"sum(max by (namespace, name) (celery_dead_letters{{{SELECTED}}}))"
-                    " or vector(0)"
+                    or_absent(
+                        f"sum(max by (namespace, name) (celery_dead_letters{{{SELECTED}}}))"
+                        # A task has a series while it has some; this one is always there.
+                        f" or 0 * max(celery_dead_letter_oldest_age_seconds{{{SELECTED}}})"
+                    )
                 ),
                 unit=COUNT,
                 uid=Uid.TASKS,
                 thresholds=Thresholds("each waits for a decision", warning=1),
+                words=absent("unknown"),
             ),
             _part(
                 "Not scraped",
-                "Processes that do not answer Prometheus, and kinds of processes that were there"
-                " ten minutes ago and are gone. What they say elsewhere on this page is missing.",
+                "Processes that do not answer Prometheus, and kinds of processes that must be there"
+                " and of which Prometheus knows none. What they say elsewhere on this page is"
+                " missing.",
                 Query(silent),
                 unit=COUNT,
                 uid=Uid.WORKERS,
