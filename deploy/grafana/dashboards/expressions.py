@@ -40,6 +40,14 @@ DRAIN: Final = (
     f"(queue_name:celery_queue_drain_seconds:estimate{{{OF_QUEUES}}})"
     f" or ({LENGTH} > 0) * 0 - 1 or {LENGTH}"
 )
+#: Seconds since each entry of the schedule was last sent, and between two of its occurrences.
+ENTRY_AGE: Final = (
+    f"time() - max by (entry) (celery_beat_entry_last_sent_timestamp_seconds{{{SELECTED}}})"
+)
+ENTRY_INTERVAL: Final = f"max by (entry) (celery_beat_entry_interval_seconds{{{SELECTED}}})"
+#: Age of the entries that should have been sent again. Beat looks at its schedule every few
+#: seconds, and Prometheus every quarter of a minute.
+OVERDUE: Final = f"{ENTRY_AGE} > 1.5 * {ENTRY_INTERVAL} + 30"
 
 
 def every_queue(expr: str) -> str:

@@ -29,6 +29,7 @@ from deploy.grafana.dashboards.builder import (
     table,
     timeseries,
 )
+from deploy.grafana.dashboards.expressions import ENTRY_AGE, ENTRY_INTERVAL, OVERDUE
 
 #: One beat sends; another, if there is one, stands by.
 _SENDERS: Final[dict[int, tuple[str, str]]] = {
@@ -42,12 +43,6 @@ _ROLES: Final[dict[int, tuple[str, str]]] = {
     1: ("sends", colours.GOOD),
 }
 
-_AGE: Final = (
-    f"time() - max by (entry) (celery_beat_entry_last_sent_timestamp_seconds{{{SELECTED}}})"
-)
-_INTERVAL: Final = f"max by (entry) (celery_beat_entry_interval_seconds{{{SELECTED}}})"
-#: Beat looks at its schedule every few seconds, and Prometheus every quarter of a minute.
-_OVERDUE: Final = f"{_AGE} > 1.5 * {_INTERVAL} + 30"
 _LAG: Final = f"celery_beat_schedule_lag_seconds_bucket{{{SELECTED}}}"
 
 _LATE: Final = Thresholds(
@@ -111,7 +106,7 @@ def _now() -> tuple[Panel, ...]:
             "Overdue entries",
             "Entries that were last sent longer ago than one and a half of their intervals and "
             "half a minute. The table below names them.",
-            Query(or_absent(f"count({_OVERDUE}) or 0 * sum(celery_beat_entries{{{SELECTED}}})")),
+            Query(or_absent(f"count({OVERDUE}) or 0 * sum(celery_beat_entries{{{SELECTED}}})")),
             unit=COUNT,
             thresholds=Thresholds("every entry has its time", bad=1),
             words=absent("no beat"),
@@ -151,11 +146,11 @@ def _entries() -> Panel:
         "task: look at Tasks.",
         {"entry": "Entry"},
         (
-            Column(title="Interval", expr=_INTERVAL, unit=SECONDS, width=140),
-            Column(title="Last sent before", expr=_AGE, unit=SECONDS, width=160, decimals=0),
+            Column(title="Interval", expr=ENTRY_INTERVAL, unit=SECONDS, width=140),
+            Column(title="Last sent before", expr=ENTRY_AGE, unit=SECONDS, width=160, decimals=0),
             Column(
                 title="Part of interval",
-                expr=f"({_AGE}) / {_INTERVAL}",
+                expr=f"({ENTRY_AGE}) / {ENTRY_INTERVAL}",
                 unit=RATIO,
                 thresholds=Thresholds(
                     "an entry is due at 100 %; a minute's entry is seen up to a scrape too late",

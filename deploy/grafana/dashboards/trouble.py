@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from deploy.grafana.dashboards.builder import SELECTED, Uid
+from deploy.grafana.dashboards.expressions import OVERDUE
 from deploy.prometheus.rulebook.pace import MINUTE, Pace, duration
 from deploy.prometheus.rulebook.promql import grown
 
@@ -56,8 +57,24 @@ _HUNG: Final = (
     f" (rate(celery_task_runtime_bucket{{{SELECTED}}}[1h]))), 30))"
 )
 
+_CROWDED: Final = (
+    f"sum by (instance) (pg_stat_activity_count{{{SELECTED}}}) / on (instance)"
+    f" (max by (instance) (pg_settings_max_connections{{{SELECTED}}}) > 0) > 0.8"
+)
+_DRAINED: Final = (
+    f'sum by (instance) (web_database_pool_connections{{{SELECTED}, state="in_use"}})'
+    " >= on (instance)"
+    f' (sum by (instance) (web_database_pool_connections{{{SELECTED}, state="limit"}}) > 0)'
+)
+
 KINDS: Final = (
     Trouble("tasks failed for good", Uid.TASKS, _counted_from_birth("celery_task_failed_total")),
+    Trouble(
+        "attempts begun late",
+        Uid.QUEUES,
+        f"{_counted('celery_sli_queueing_total')} - {_counted('celery_sli_queueing_good_total')}",
+        serious=False,
+    ),
     Trouble("attempts out of time", Uid.TASKS, _counted("celery_task_timeouts_total")),
     Trouble(
         "attempts to be repeated", Uid.TASKS, _counted("celery_task_retried_total"), serious=False
@@ -107,6 +124,7 @@ KINDS: Final = (
         f"sum(max by (queue_name) (celery_broker_eta_beyond_visibility{{{SELECTED}}}))",
         serious=False,
     ),
+    Trouble("duplicates ignored", Uid.BROKER, _counted("celery_task_ignored_total"), serious=False),
     Trouble("broker lost its data", Uid.BROKER, _counted("celery_relay_broker_data_losses_total")),
     Trouble("Redis evicted keys", Uid.BROKER, _counted("redis_evicted_keys_total")),
     Trouble("Redis refused clients", Uid.BROKER, _counted("redis_rejected_connections_total")),
@@ -138,6 +156,7 @@ KINDS: Final = (
         serious=False,
     ),
     Trouble("periodic runs not sent", Uid.SCHEDULE, _counted("celery_beat_publish_failures_total")),
+    Trouble("periodic runs overdue", Uid.SCHEDULE, f"count({OVERDUE})"),
     Trouble(
         "requests answered 5xx",
         Uid.WEB_DATABASE,
@@ -159,6 +178,13 @@ KINDS: Final = (
         "migrations unapplied",
         Uid.WEB_DATABASE,
         f"max(web_migrations_unapplied{{{SELECTED}}})",
+        serious=False,
+    ),
+    Trouble(
+        "connections nearly used up",
+        Uid.WEB_DATABASE,
+        # Of a server, as PostgresTooManyConnections has it, and of the pools of a web server.
+        f"count({_CROWDED} or {_DRAINED})",
         serious=False,
     ),
     Trouble("deadlocks", Uid.WEB_DATABASE, _counted("pg_stat_database_deadlocks"), serious=False),
