@@ -56,6 +56,7 @@ class WorkerState:
             subscriptions.add_metric([queue], 1)
         yield subscriptions
         yield _oldest(active)
+        yield _gauge("celery_worker_clock_timestamp_seconds", time.time())
         yield _gauge(
             "celery_worker_children_rss_bytes",
             worker_memory.resident_bytes(pool_processes(self._consumer.pool)),

@@ -478,6 +478,8 @@ def test_gauges_follow_the_worker(stand: Stand) -> None:
     assert idle.value("celery_worker_tasks_active", hostname=hostname) == 0
     assert idle.value("celery_worker_pool_slots") == slots
     assert idle.value("celery_worker_consuming") == 1
+    clock = idle.value("celery_worker_clock_timestamp_seconds")
+    assert clock == pytest.approx(time.time(), abs=2)
     assert not idle.families["celery_worker_oldest_active_task_seconds"].samples
     children = idle.value("celery_worker_children_rss_bytes")
     processes = psutil.Process(stand.role.process.pid).children()

@@ -57,6 +57,7 @@ _HUNG: Final = (
     f" (rate(celery_task_runtime_bucket{{{SELECTED}}}[1h]))), 30))"
 )
 
+_CLOCK: Final = f"celery_worker_clock_timestamp_seconds{{{SELECTED}}}"
 _CROWDED: Final = (
     f"sum by (instance) (pg_stat_activity_count{{{SELECTED}}}) / on (instance)"
     f" (max by (instance) (pg_settings_max_connections{{{SELECTED}}}) > 0) > 0.8"
@@ -87,6 +88,13 @@ KINDS: Final = (
         "workers paused or cut off",
         Uid.WORKERS,
         _present(f"celery_worker_consuming{{{SELECTED}}} == 0"),
+    ),
+    Trouble(
+        "workers whose clock is wrong",
+        Uid.WORKERS,
+        # Five seconds: an answer to a scrape may be late by some, as a clock that is kept is not.
+        f"count(abs({_CLOCK} - timestamp({_CLOCK})) > 5)",
+        serious=False,
     ),
     Trouble(
         "processes restarted",
