@@ -9,6 +9,7 @@ from typing import Final
 
 from deploy.grafana.dashboards.builder import SELECTED, Uid
 from deploy.grafana.dashboards.expressions import OVERDUE
+from deploy.prometheus.rulebook.database import CLIENT_BACKENDS
 from deploy.prometheus.rulebook.pace import MINUTE, Pace, duration
 from deploy.prometheus.rulebook.promql import grown
 
@@ -199,8 +200,7 @@ KINDS: Final = (
     Trouble(
         "transactions over a minute",
         Uid.WEB_DATABASE,
-        # Of clients of the application; the exporter's own session is none of them.
-        f"sum(pg_stat_activity_max_tx_duration{{{SELECTED}}} > bool 60)",
+        f"sum(pg_stat_activity_max_tx_duration{{{SELECTED}, {CLIENT_BACKENDS}}} > bool 60)",
         serious=False,
     ),
     Trouble(

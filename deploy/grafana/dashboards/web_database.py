@@ -31,6 +31,7 @@ from deploy.grafana.dashboards.builder import (
     timeseries,
 )
 from deploy.prometheus.rulebook.burning import ERROR_BUDGET
+from deploy.prometheus.rulebook.database import CLIENT_BACKENDS
 
 _STATUSES: Final = "django_http_responses_total_by_status_view_method_total"
 _LATENCY: Final = "django_http_requests_latency_seconds_by_view_method_bucket"
@@ -369,7 +370,7 @@ def _database() -> tuple[Panel, ...]:
             "old rows from being cleaned up: everything gets slower.",
             Query(
                 f"max by (state) (pg_stat_activity_max_tx_duration{{{SELECTED},"
-                ' state=~"active|idle in transaction.*"})',
+                f' state=~"active|idle in transaction.*", {CLIENT_BACKENDS}}})',
                 "{{state}}",
             ),
             unit=SECONDS,

@@ -6,8 +6,13 @@ sees the disk. docs/alerts.md says so.
 
 from __future__ import annotations
 
+from typing import Final
+
 from deploy.prometheus.rulebook.pace import MINUTE, Pace
 from deploy.prometheus.rulebook.rule import CRITICAL, WARNING, Alert, Group
+
+#: Selects what clients do. Newer exporters name the kind of process; autovacuum may take its time.
+CLIENT_BACKENDS: Final = 'backend_type=~"client backend|"'
 
 
 def group(pace: Pace) -> Group:
@@ -68,10 +73,8 @@ def _deadlocks(pace: Pace) -> Alert:
 
 def _long_transaction(pace: Pace) -> Alert:
     series = "pg_stat_activity_max_tx_duration"
-    # Newer exporters name the kind of process; autovacuum may take its time.
-    client = 'backend_type=~"client backend|"'
-    idle = f'{series}{{state=~"idle in transaction.*", {client}}}'
-    active = f'{series}{{state!~"idle in transaction.*", {client}}}'
+    idle = f'{series}{{state=~"idle in transaction.*", {CLIENT_BACKENDS}}}'
+    active = f'{series}{{state!~"idle in transaction.*", {CLIENT_BACKENDS}}}'
     return Alert(
         "PostgresLongTransaction",
         WARNING,
