@@ -27,6 +27,10 @@ SHORTEST_TIME_SCALE = 0.01
 RESEND_SECONDS = 60.0
 #: Not shorter: Alertmanager takes an alert for over when it has not heard of it four times.
 SHORTEST_RESEND_SECONDS = 5.0
+#: What Prometheus keeps, as docker-compose.yml has it: a little more than the 30 days of the error
+#: budgets, and no more than so many bytes on disk.
+RETENTION_TIME = "31d"
+RETENTION_SIZE = "4GB"
 #: What each may know; the password of the exporters is that of accounts that only read.
 _ALWAYS = (STACK_MARKER, PROCESS_MARKER)
 REDIS_EXPORTER_VARIABLES = ("REDIS_USER", "REDIS_PASSWORD=SERVER_EXPORTERS_PASSWORD", *_ALWAYS)
@@ -161,7 +165,8 @@ class Monitoring:
             program,
             f"--config.file={self._folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={self._state / 'prometheus'}",
-            "--storage.tsdb.retention.time=15d",
+            f"--storage.tsdb.retention.time={RETENTION_TIME}",
+            f"--storage.tsdb.retention.size={RETENTION_SIZE}",
             f"--rules.alert.resend-delay={self._resend_seconds():g}s",
             *self._addresses(ports.PROMETHEUS),
         ]

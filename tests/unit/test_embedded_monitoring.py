@@ -78,6 +78,23 @@ def test_what_did_not_arrive_is_repeated_sooner_at_a_smaller_scale(
     assert f"--rules.alert.resend-delay={delay}" in prometheus.command
 
 
+def test_prometheus_keeps_as_much_as_in_compose_and_all_of_an_error_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch, "prometheus")
+    [prometheus] = monitoring(tmp_path).processes()
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    kept, of_compose = (
+        {option for option in map(str, command) if option.startswith("--storage.tsdb.retention")}
+        for command in (prometheus.command, compose["services"]["prometheus"]["command"])
+    )
+    assert kept == of_compose
+    [days] = [
+        int(option.rpartition("=")[2].removesuffix("d")) for option in kept if "time" in option
+    ]
+    assert days >= 30
+
+
 def test_a_scale_has_the_rules_rendered(tmp_path: Path) -> None:
     monitoring(tmp_path, ALERT_TIME_SCALE="0.02").configure(["web"])
 
