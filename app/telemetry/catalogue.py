@@ -91,7 +91,8 @@ METRICS: Final = (
            "durable tasks are also in retried.",
            (WORKER,), _TASK),
     Metric("celery_task_redelivered_total", COUNTER,
-           "Messages that the broker gave out once more because nobody acknowledged them.",
+           "Messages that the broker gave out once more: their worker was killed, or gave them "
+           "back (when it stopped, when a task asked for it, while the database was away).",
            (WORKER,), _TASK),
     Metric("celery_task_without_enqueue_time_total", COUNTER,
            "Messages that do not say when they were published; their wait is not known.",

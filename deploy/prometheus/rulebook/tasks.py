@@ -100,14 +100,14 @@ def _redelivered(pace: Pace) -> Alert:
     return Alert(
         "CeleryTaskRedelivered",
         WARNING,
-        "Messages of a task come back more than three times in 15 minutes: nobody acknowledges "
-        "them",
-        # Three: a worker that is replaced gives its messages back; a message that kills every
-        # worker that takes it comes back up to ten times (delivery.models).
+        "More than three messages of a task were given out once more in 15 minutes: workers were "
+        "killed, or gave them back",
+        # Three: a worker that is replaced gives its messages back. One that cannot reach the
+        # database gives back whatever it takes (delivery.tasks).
         f"sum by ({_TASK}) ({again}) > 3",
         summary="Messages of a task come back again and again",
         description="{{ $value | printf `%.0f` }} messages of {{ $labels.name }} were delivered "
-        "once more in 15 minutes: a message that kills its worker, or workers that are killed.",
+        "once more in 15 minutes: workers were killed, stopped, or could not reach the database.",
         dashboard="tasks",
         dashboard_variables=_VARIABLES,
     )

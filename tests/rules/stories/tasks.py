@@ -196,8 +196,8 @@ STORIES: list[Story] = [
         at=26,
         not_before=20,
         labels=_SHOP,
-        description="4 messages of shop.charge were delivered once more in 15 minutes: a "
-        "message that kills its worker, or workers that are killed.",
+        description="4 messages of shop.charge were delivered once more in 15 minutes: workers "
+        "were killed, stopped, or could not reach the database.",
     ),
     Quiet(
         "three come back from a worker that was replaced, again half an hour later",
