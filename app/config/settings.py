@@ -6,6 +6,7 @@ are described for operators in ``.env.example``; a test compares that file with 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -199,8 +200,9 @@ DATABASES: dict[str, dict[str, Any]] = {
         },
     }
 }
-if SERVICE_NAME == "web":
-    # Counts and times each statement, in the role that serves the numbers.
+if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    # Counts and times each statement, in the role that serves the numbers: the entry point sets it
+    # for web alone, whatever the service is called.
     DATABASES["default"]["ENGINE"] = "django_prometheus.db.backends.postgresql"
 if DATABASE_POOL_SIZE:
     DATABASES["default"]["OPTIONS"]["pool"] = {

@@ -407,7 +407,7 @@ def measured_web(
     with running_web(
         tmp_path_factory.mktemp("measured"), WEB_CONCURRENCY="2", DATABASE_POOL_SIZE="2",
         API_RATE_LIMIT_PER_MINUTE="1", API_RATE_LIMIT_BURST="90", SIGN_IN_FAILURES_PER_MINUTE="1",
-        WEB_METRICS_DIRECTORY="",
+        WEB_METRICS_DIRECTORY="", SERVICE_NAME="shop-web",
         **role_settings,
     ) as web:  # fmt: skip
         folder = metrics_folder(web)
@@ -430,6 +430,11 @@ def test_web_serves_what_the_catalogue_says_beside_the_families_of_django(
     measured_web: Web,
 ) -> None:
     assert status_of(measured_web, "/api/jobs", headers=BEARER) == 200
+    # The other process may have been asked, which notes its pool every 15 s.
+    wait_until(
+        lambda: web_scrape(measured_web).value("web_database_pool_connections", state="idle") >= 1,
+        what="a pool",
+    )
     seen = web_scrape(measured_web)
     ours = {name for name in seen.families if not name.startswith("django_")}
     assert ours == names_of(catalogue.WEB)
