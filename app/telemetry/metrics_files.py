@@ -82,6 +82,8 @@ def retire(process: int) -> None:
     if folder is None:
         return
     _ended.add(process)
+    # At once: what was open in it is not, and a scrape that reads can miss a gauge's file.
+    mark_process_dead(process, str(folder))  # type: ignore[no-untyped-call]
     try:
         with _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
             # Out of the set first, and each by itself: what fails once must not fail for ever.
@@ -102,7 +104,6 @@ def _keep(folder: Path, process: int) -> None:
     try:
         for kind in LASTING:
             _add_up(folder, kind, process)
-        mark_process_dead(process, str(folder))  # type: ignore[no-untyped-call]
     finally:
         for path in folder.glob(f"*_{process}.db"):
             path.unlink(missing_ok=True)

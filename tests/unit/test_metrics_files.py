@@ -84,6 +84,9 @@ def test_while_a_scrape_reads_nothing_is_moved_and_nobody_waits(folder: Path) ->
         fcntl.flock(reader, fcntl.LOCK_SH)
         metrics_files.retire(first)
         assert (folder / f"counter_{first}.db").exists()
+        seen = told(folder)
+        assert_sums(seen, 2)
+        assert seen.value("open") == 1, "of the one that lives"
     metrics_files.retire(second)
     assert not list(folder.glob(f"*_{first}.db"))
     assert_sums(told(folder), 2)
