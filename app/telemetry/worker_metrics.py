@@ -1,7 +1,9 @@
 """What a worker's main process counts: each task's way from the broker to its end.
 
-Every series is made before the first task of its kind comes, and starts at 0: Prometheus sees no
-increase in a series that begins at 1, so the first failure of a new process would be invisible.
+Series of a task, in the queue that it is routed to, are made before the first one comes, and start
+at 0: Prometheus sees no increase in a series that begins at 1. Two kinds begin with their first
+event all the same: failures by an exception that is not one of ``BORN_EXCEPTIONS``, and tasks in
+another queue than their own, as the canary in all but one. Rules count a young series as grown.
 """
 
 from __future__ import annotations
