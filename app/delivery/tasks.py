@@ -295,7 +295,8 @@ class BaseTask(Task):
             if rejection.requeue:
                 self._note_retry(attempt, self.default_retry_delay, "rejected")
                 # Not Ignore: who watches must see an attempt that is made again.
-                raise Retry("rejected", when=self.default_retry_delay) from None
+                when: Any = self.default_retry_delay  # the stubs want a Real
+                raise Retry("rejected", when=when) from None
             self._note_death(attempt, f"rejected: {rejection.reason}")
             raise
         except Exception as error:
