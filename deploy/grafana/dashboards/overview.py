@@ -214,10 +214,12 @@ def _missing() -> str:
     """Return what must be scraped and is no target, as one series each."""
     kinds = []
     for job in JOBS:
+        if not job.expected:
+            continue
         if len(job.targets) > 1:
             # Each of its services is needed.
             kinds += [f'job="{job.name}", service="{target.service}"' for target in job.targets]
-        elif job.expected:
+        else:
             kinds.append(f'job="{job.name}"')
     return " or ".join(f"absent(up{{{SELECTED}, {kind}}})" for kind in kinds)
 
