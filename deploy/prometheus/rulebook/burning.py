@@ -37,6 +37,8 @@ class Promise:
         dashboard: As in ``Alert``.
         dashboard_variables: As in ``Alert``.
         born_at_zero: Whether the counter is there before its first event.
+        rare: What shows that it is broken where events are too rare for a share of a window: an
+            expression ``by`` the same labels. It counts for the slow alert.
     """
 
     alert: str
@@ -48,6 +50,7 @@ class Promise:
     dashboard: str
     dashboard_variables: tuple[str, ...] = ()
     born_at_zero: bool = True
+    rare: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +83,22 @@ def _alert(pace: Pace, promise: Promise, speed: _Speed) -> Alert:
         if promise.born_at_zero
         else grown(promise.events, speed.long_seconds, pace)
     )
+    too_fast = f"{promise.recorded}:burnrate{speed.long} > {limit}"
+    rare = (
+        f"\nor\n{too_fast}\nand on ({promise.by}) (\n{promise.rare}\n)"
+        if promise.rare and speed.severity == WARNING
+        else ""
+    )
     least = pace.count(LEAST_EVENTS_PER_MINUTE, speed.long_seconds)
     return Alert(
         f"{promise.alert}ErrorBudgetBurn{speed.suffix}",
         speed.severity,
         f"{promise.meaning}: at least {number(speed.factor)} times as often as the month allows, "
         f"for {'an hour' if speed.long == '1h' else 'six hours'}",
-        f"{promise.recorded}:burnrate{speed.long} > {limit}\n"
+        f"{too_fast}\n"
         f"and {promise.recorded}:burnrate{speed.short} > {limit}\n"
         f"and on ({promise.by})\n"
-        f"sum by ({promise.by}) ({events}) >= {least}",
+        f"sum by ({promise.by}) ({events}) >= {least}{rare}",
         summary=f"{promise.meaning}, {number(speed.factor)} times as often as the month allows",
         description=f"{{{{ $value | humanizePercentage }}}} of {promise.what}, in the last "
         f"{speed.words}. {ERROR_BUDGET:.0%} over 30 days is the budget.",

@@ -34,6 +34,7 @@ def group(pace: Pace) -> Group:
                     what="the requests were answered with a server error",
                     dashboard="web-database",
                     born_at_zero=False,
+                    rare=_rarely_asked_and_failing(pace),
                 ),
             ),
             _slow(pace),
@@ -57,6 +58,20 @@ def _down(pace: Pace) -> Alert:
         dashboard="web-database",
         hold=pace.hold(MINUTE),
     )
+
+
+def _rarely_asked_and_failing(pace: Pace) -> str:
+    """Return the errors of ten minutes, where there are three and they are most of the answers.
+
+    Nobody asks much at night; whoever does should not be the only one to know. Three: one answer
+    that fails tells nothing.
+    """
+    answers = "django_http_responses_total_by_status_view_method_total"
+    errors, every = (
+        f"sum by (namespace) ({grown(series, 10 * MINUTE, pace)})"
+        for series in (f'{answers}{{status=~"5.."}}', answers)
+    )
+    return f"  {errors} >= 3\n  and\n  {errors} > 0.5 * {every}"
 
 
 def _slow(pace: Pace) -> Alert:

@@ -101,13 +101,27 @@ STORIES: list[Story] = [
         description="7% of the requests were answered with a server error, in the last six hours. "
         "1% over 30 days is the budget.",
     ),
+    Fires(
+        "one request a minute, at night, and each fails",
+        "DjangoErrorBudgetBurnSlow",
+        {**_responses("200", "0+1x240 240x120"), **_responses("500", "0x240 0+1x120")},
+        # 6 % of six hours are reached after some minutes, and must last for a quarter of an hour.
+        at=280,
+        not_before=260,
+        step=60,
+        description="13.98% of the requests were answered with a server error, in the last six "
+        "hours. 1% over 30 days is the budget.",
+    ),
     Quiet(
-        "5.9 % for hours; one request a minute, which fails",
+        "5.9 % for hours; two of five fail, or three at once and no more",
         "DjangoErrorBudgetBurnSlow",
         {
             **_responses("200", "0+941x480"),
             **_responses("502", "0+59x480"),
-            'django_http_responses_total_by_status_view_method_total{namespace="b", status="500"}': "0+1x480",
+            'django_http_responses_total_by_status_view_method_total{namespace="b", status="500"}': "0+0.4x480",
+            'django_http_responses_total_by_status_view_method_total{namespace="b", status="200"}': "0+0.6x480",
+            'django_http_responses_total_by_status_view_method_total{namespace="c", status="500"}': "0x100 3x380",
+            'django_http_responses_total_by_status_view_method_total{namespace="c", status="200"}': "9x480",
         },
         until=480,
         step=60,
