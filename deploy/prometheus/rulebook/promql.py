@@ -17,9 +17,12 @@ _BEGINNING_SECONDS: Final = MINUTE
 #: Steps in which the beginning of a series is looked for; finer than needed costs memory.
 _LONGEST_STEP_SECONDS: Final = 5 * MINUTE
 
-#: A counter that was there so long before a window began is not new in it, even if scrapes failed
+#: A series that was there so long before a window began is not new in it, even if scrapes failed
 #: at that moment.
 _MEMORY_SECONDS: Final = 15 * MINUTE
+#: The same for a counter: a worker that nobody could scrape meanwhile comes back with its past.
+#: Longer than for a gauge, whose series may end and begin with what it counts.
+_COUNTER_MEMORY_SECONDS: Final = 60 * MINUTE
 #: A gauge outlives its exporter for so long: a restart must not end an alert, or its ``for``.
 _RESTART_SECONDS: Final = MINUTE
 #: A process that was seen in this time and is gone is missed.
@@ -35,19 +38,29 @@ def grown(series: str, seconds: float, pace: Pace) -> str:
     """
     window = pace.window(seconds)
     most = f"max_over_time({series}[{window}])"
-    return f"(({newborn(series, seconds, pace, value=most)}) or increase({series}[{window}]))"
+    young = newborn(series, seconds, pace, value=most, memory_seconds=_COUNTER_MEMORY_SECONDS)
+    return f"(({young}) or increase({series}[{window}]))"
 
 
-def newborn(series: str, seconds: float, pace: Pace, by: str = "", value: str = "") -> str:
+def newborn(
+    series: str,
+    seconds: float,
+    pace: Pace,
+    *,
+    by: str = "",
+    value: str = "",
+    memory_seconds: float = _MEMORY_SECONDS,
+) -> str:
     """Return the series, or their largest value ``by`` labels, that are younger than a window.
 
     ``value`` is what to return of each of them, where that is not what it is now.
+    ``memory_seconds`` is how long before the window a series may have been seen last to be old.
 
     A series that is as old as the evaluation of the rules is not young: it is what a new Prometheus
     finds, and its past is not news. Nor is one that was there before the window.
     """
     window = pace.window(seconds)
-    memory = pace.window(min(seconds, _MEMORY_SECONDS))
+    memory = pace.window(memory_seconds)
     step = duration(
         max(min(seconds * pace.scale / 60, _LONGEST_STEP_SECONDS), pace.scrape_interval)
     )

@@ -115,6 +115,15 @@ STORIES: list[Story] = [
         },
         until=30,
     ),
+    Quiet(
+        "nobody could scrape the worker for twenty minutes, and nothing has happened",
+        "CeleryTaskFailing",
+        {
+            _FAILED: f"{flat(9, 40)} {nothing(20)} {flat(9, 20)}",
+            _SUCCEEDED: f"{flat(50, 40)} {nothing(20)} {flat(50, 20)}",
+        },
+        until=79,
+    ),
     Fires(
         "a nightly task fails for the first time, on a new worker (born at 1)",
         "CeleryTaskNeverSucceeds",
