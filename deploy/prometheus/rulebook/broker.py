@@ -140,8 +140,9 @@ def _past_visibility(pace: Pace) -> Alert:
         "Messages were delivered, never acknowledged, and nobody gives them to another worker",
         f"{past} > 0",
         summary="Lost messages are not delivered again",
-        description="{{ $value }} messages are unacknowledged for longer than the visibility "
-        "timeout. Every worker looks for them every few seconds, so none does.",
+        description="Messages unacknowledged for longer than the visibility timeout: "
+        "{{ $value | printf `%.0f` }}. Every worker looks for them every few seconds, so none "
+        "does.",
         dashboard="broker",
         # Workers sweep every five seconds (unacked_restore_interval).
         hold=pace.hold(2 * MINUTE),
@@ -156,8 +157,9 @@ def _eta_beyond_visibility(pace: Pace) -> Alert:
         "Plain messages are due later than the visibility timeout: they will run more than once",
         f"{beyond} > 0",
         summary="Tasks are scheduled too far ahead for the broker",
-        description="{{ $value }} messages of {{ $labels.queue_name }} have an eta beyond the "
-        "visibility timeout; each will run more than once. Durable tasks have no such limit.",
+        description="Messages of {{ $labels.queue_name }} with an eta beyond the visibility "
+        "timeout: {{ $value | printf `%.0f` }}. Each will run more than once. Durable tasks have "
+        "no such limit.",
         dashboard="broker",
         hold=pace.hold(MINUTE),
         dashboard_variables=("queue_name",),

@@ -26,8 +26,8 @@ def _overdue(pace: Pace) -> Alert:
         "Durable tasks that the relay should have looked at two minutes ago are still untouched",
         f"{held('celery_deliveries_overdue', pace)} > 0",
         summary="Durable tasks are overdue",
-        description="{{ $value }} durable tasks of {{ $labels.queue_name }} should have been "
-        "looked at by the relay at least two minutes ago.",
+        description="Durable tasks of {{ $labels.queue_name }} that the relay should have looked "
+        "at two minutes ago or earlier: {{ $value | printf `%.0f` }}.",
         dashboard="queues",
         # The two minutes are in the metric already.
         hold=pace.hold(MINUTE),

@@ -96,8 +96,8 @@ def _stalled(pace: Pace) -> Alert:
         "A queue holds messages, and nothing of it has started for longer than any task may run",
         "\nor\n".join(expressions),
         summary="A queue stands still",
-        description="{{ $labels.queue_name }} holds at least {{ $value }} messages, and no task of "
-        "it has started for longer than its workers' longest time limit.",
+        description="No task of {{ $labels.queue_name }} has started for longer than its workers' "
+        "longest time limit. Messages that wait, at least: {{ $value | printf `%.0f` }}.",
         dashboard="queues",
         hold=pace.hold(MINUTE),
         dashboard_variables=("queue_name",),
@@ -112,8 +112,8 @@ def _no_consumer(pace: Pace) -> Alert:
         f"{_LENGTH} > 0\nunless on ({_QUEUE})\n"
         f"sum by ({_QUEUE}) (celery_worker_queue_subscription) > 0",
         summary="Nobody serves a queue that holds messages",
-        description="{{ $labels.queue_name }} holds {{ $value }} messages, and no worker takes "
-        "messages from it: its workers are away, or its name is a typing error.",
+        description="No worker takes messages from {{ $labels.queue_name }}: its workers are away, "
+        "or its name is a typing error. Messages that wait: {{ $value | printf `%.0f` }}.",
         dashboard="queues",
         # A worker that is replaced is back in less.
         hold=pace.hold(3 * MINUTE),

@@ -51,8 +51,8 @@ def _duplicated(pace: Pace) -> Alert:
         "sum by (namespace) (\n  celery_beat_leader\n"
         f"  and on (namespace, instance) time() - {tick} < {fresh}\n) > 1",
         summary="More than one beat sends periodic tasks",
-        description="{{ $value }} beats lead at the same time; each of them sends every periodic "
-        "task.",
+        description="Beats that lead at the same time: {{ $value | printf `%.0f` }}. Each of them "
+        "sends every periodic task.",
         dashboard="schedule",
         # A scrape may still show the old leader just after a hand-over.
         hold=pace.hold(MINUTE),

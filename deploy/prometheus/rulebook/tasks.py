@@ -171,7 +171,7 @@ def _quarantined(pace: Pace) -> Alert:
         f"and on (namespace)\ntime() - ({last} > 0) < {pace.age(HOUR)}",
         summary="Messages were refused",
         description="A message was refused within the last hour (not signed, altered or "
-        "malformed); {{ $value }} are kept for a look. Somebody publishes past the application, "
-        "or with another key.",
+        "malformed). Kept for a look: {{ $value | printf `%.0f` }}. Somebody publishes past the "
+        "application, or with another key.",
         dashboard="broker",
     )

@@ -98,8 +98,8 @@ def _migrations(pace: Pace) -> Alert:
         "The code has migrations that the database has not",
         "max by (namespace) (web_migrations_unapplied) > 0",
         summary="Migrations are missing in the database",
-        description="{{ $value }} migrations of the running code are not applied; its web "
-        "processes are not ready.",
+        description="Migrations of the running code that are not applied: "
+        "{{ $value | printf `%.0f` }}. Its web processes are not ready.",
         dashboard="web-database",
         # A deployment migrates first; code that waits for it is replaced within minutes.
         hold=pace.hold(10 * MINUTE),

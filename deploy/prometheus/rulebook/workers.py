@@ -121,6 +121,6 @@ def _restarting(pace: Pace) -> Alert:
         f"  changes(process_start_time_seconds{{{_JOB}}}[{window}])\n"
         f"  or resets(celery_task_received_total[{window}])\n) > 2",
         summary="A worker starts again and again",
-        description="{{ $labels.instance }} started anew {{ $value }} times in 15 minutes.",
+        description="Starts of {{ $labels.instance }} in 15 minutes: {{ $value | printf `%.0f` }}.",
         dashboard="workers",
     )

@@ -167,7 +167,7 @@ STORIES: list[Story] = [
         {"celery_broker_unacked_past_visibility": f"{flat(0, 5)} {flat(1, 10)}"},
         at=7.25,
         not_before=6.75,
-        description="1 messages are unacknowledged for longer than the visibility timeout. Every "
+        description="Messages unacknowledged for longer than the visibility timeout: 1. Every "
         "worker looks for them every few seconds, so none does.",
     ),
     Quiet(
@@ -187,8 +187,8 @@ STORIES: list[Story] = [
         at=1.5,
         not_before=0.75,
         labels={"queue_name": "default"},
-        description="1 messages of default have an eta beyond the visibility timeout; each will "
-        "run more than once. Durable tasks have no such limit.",
+        description="Messages of default with an eta beyond the visibility timeout: 1. Each will run "
+        "more than once. Durable tasks have no such limit.",
     ),
     Quiet(
         "none, however many wait for an eta that is near",

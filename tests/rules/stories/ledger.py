@@ -16,8 +16,8 @@ STORIES: list[Story] = [
         at=6.25,
         not_before=5.75,
         labels={"queue_name": "mail"},
-        description="1 durable tasks of mail should have been looked at by the relay at least two "
-        "minutes ago.",
+        description="Durable tasks of mail that the relay should have looked "
+        "at two minutes ago or earlier: 1.",
     ),
     Quiet(
         "overdue for a moment, again and again",

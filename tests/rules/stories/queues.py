@@ -113,17 +113,17 @@ STORIES: list[Story] = [
     ),
     # --- a queue that stands still ---------------------------------------------------------------
     Fires(
-        "workers are there, and nothing starts",
+        "workers are there, and nothing starts of more than a million",
         "CeleryQueueStalled",
         {
-            f"celery_queue_length{_DEFAULT}": f"{flat(0, 5)} {flat(1, 15)}",
+            f"celery_queue_length{_DEFAULT}": f"{flat(0, 5)} {flat(1500000, 15)}",
             _started("w1"): f"{rising(0, 20, 5)} {flat(95, 15)}",
         },
         at=13,
         not_before=11,
         labels={"queue_name": "default"},
-        description="default holds at least 1 messages, and no task of it has started for longer "
-        "than its workers' longest time limit.",
+        description="No task of default has started for longer than its workers' longest time limit. "
+        "Messages that wait, at least: 1500000.",
     ),
     Fires(
         "a queue that no table knows, because of a typing error, in another namespace",
@@ -135,8 +135,8 @@ STORIES: list[Story] = [
         at=8,
         namespace="test",
         labels={"queue_name": "mial"},
-        description="mial holds at least 1 messages, and no task of it has started for longer than "
-        "its workers' longest time limit.",
+        description="No task of mial has started for longer than its workers' longest time limit. "
+        "Messages that wait, at least: 1.",
     ),
     Quiet(
         "every slot is full for as long as a task may run, and the next one starts",
@@ -174,8 +174,8 @@ STORIES: list[Story] = [
         at=7.5,
         not_before=6.75,
         labels={"queue_name": "default"},
-        description="default holds 1 messages, and no worker takes messages from it: its workers "
-        "are away, or its name is a typing error.",
+        description="No worker takes messages from default: its workers are away, or its name is a "
+        "typing error. Messages that wait: 1.",
     ),
     Quiet(
         "the worker is replaced within less than three minutes, and an empty queue needs none",

@@ -104,7 +104,7 @@ STORIES: list[Story] = [
         },
         at=6.25,
         not_before=5.75,
-        description="2 beats lead at the same time; each of them sends every periodic task.",
+        description="Beats that lead at the same time: 2. Each of them sends every periodic task.",
     ),
     Quiet(
         "one leads in each namespace, one stands by, and a hand-over is seen twice",

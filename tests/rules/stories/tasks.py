@@ -311,8 +311,8 @@ STORIES: list[Story] = [
         at=30,
         resolved_at=81,
         description="A message was refused within the last hour (not signed, altered or "
-        "malformed); 1 are kept for a look. Somebody publishes past the application, or with "
-        "another key.",
+        "malformed). Kept for a look: 1. Somebody publishes past the application, or "
+        "with another key.",
     ),
     Quiet(
         "the last one was an hour ago; an exporter that restarts; none kept",

@@ -154,8 +154,8 @@ STORIES: list[Story] = [
         },
         at=10.5,
         not_before=9.75,
-        description="1 migrations of the running code are not applied; its web processes are not "
-        "ready.",
+        description="Migrations of the running code that are not applied: 1. Its web processes are "
+        "not ready.",
     ),
     Quiet(
         "a deployment of nine minutes",

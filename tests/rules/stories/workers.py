@@ -159,7 +159,7 @@ STORIES: list[Story] = [
         not_before=25.5,
         resolved_at=38,
         labels=_W1,
-        description="w1 started anew 3 times in 15 minutes.",
+        description="Starts of w1 in 15 minutes: 3.",
     ),
     Fires(
         "three starts of a worker that a PodMonitor found",
@@ -171,7 +171,7 @@ STORIES: list[Story] = [
         },
         at=25,
         labels={"instance": "pod-1"},
-        description="pod-1 started anew 3 times in 15 minutes.",
+        description="Starts of pod-1 in 15 minutes: 3.",
     ),
     Fires(
         "its counters fall back three times",
@@ -184,7 +184,7 @@ STORIES: list[Story] = [
         at=11,
         not_before=8.5,
         labels=_W1,
-        description="w1 started anew 3 times in 15 minutes.",
+        description="Starts of w1 in 15 minutes: 3.",
     ),
     Quiet(
         "two deployments in 15 minutes; new workers under new names",
