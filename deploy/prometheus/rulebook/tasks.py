@@ -70,11 +70,12 @@ def _never_succeeds(pace: Pace) -> Alert:
     return Alert(
         "CeleryTaskNeverSucceeds",
         WARNING,
-        "A task failed for good in the last day, and did not succeed once: nightly work, mostly",
+        "A task failed for good and did not succeed once since it is watched, a day at most: "
+        "nightly work, mostly",
         f"{failed} > 0\nunless on ({_TASK})\n{succeeded} > 0",
-        summary="A task has not succeeded for a day",
-        description="{{ $labels.name }} failed for good {{ $value | printf `%.0f` }} times in the "
-        "last day, and did not succeed once.",
+        summary="A task fails and never succeeds",
+        description="{{ $labels.name }} did not succeed once since it is watched, a day at most. "
+        "Times that it failed for good: {{ $value | printf `%.0f` }}.",
         dashboard="tasks",
         dashboard_variables=_VARIABLES,
     )

@@ -135,8 +135,8 @@ STORIES: list[Story] = [
         not_before=119,
         step=60,
         labels=_SHOP,
-        description="shop.charge failed for good 1 times in the last day, and did not succeed "
-        "once.",
+        description="shop.charge did not succeed once since it is watched, a day at most. Times "
+        "that it failed for good: 1.",
     ),
     Fires(
         "the same, and the worker starts anew where it was: its counters begin at 0 again",
@@ -148,8 +148,8 @@ STORIES: list[Story] = [
         at=300,
         step=60,
         labels=_SHOP,
-        description="shop.charge failed for good 1 times in the last day, and did not succeed "
-        "once.",
+        description="shop.charge did not succeed once since it is watched, a day at most. Times "
+        "that it failed for good: 1.",
     ),
     Quiet(
         "it succeeded once, 23 hours before it failed; another only failed two days ago",
