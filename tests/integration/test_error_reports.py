@@ -22,7 +22,8 @@ from tests.support.durable_tasks import add, fail, overstay, watched
 from tests.support.receivers import Receiver, running_receiver, silent_server
 from tests.support.roles import ROOT, role_environment, wait_until
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# Starts and stops several roles, with a receiver that is slow on purpose.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(240)]
 
 
 @pytest.fixture

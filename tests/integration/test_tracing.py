@@ -25,7 +25,8 @@ from tests.support.mail_sink import MailSink
 from tests.support.receivers import Receiver, Span, running_receiver, silent_server, spans
 from tests.support.roles import ROOT, Role, role_environment, running_role, wait_until
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# Starts and stops several roles, with a receiver that is slow on purpose.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(240)]
 
 #: Milliseconds until a process sends its spans by itself: longer than any of these tests.
 NEVER = "600000"

@@ -29,7 +29,8 @@ from tests.support.roles import ROOT, Role, running_role, wait_until
 from tests.support.scrapes import Scrape, scrape
 from tests.support.upstream_exporter import UpstreamExporter
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# It starts two workers one after the other, and an exporter twice: 90 s on a quiet machine.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 
 TASKS = ("--include", "tests.support.durable_tasks")
 QUEUE = "default"
