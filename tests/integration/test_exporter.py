@@ -33,8 +33,8 @@ from telemetry.catalogue import EXPORTER, served_by
 from telemetry.management.commands import doctor_facts
 from telemetry.models import Presence
 from tests.support import environment
+from tests.support.exporter_scrapes import Scrape, scrape
 from tests.support.roles import Role, running_role, wait_until
-from tests.support.scrape import Scrape, scrape
 from tests.support.sleeping_task import sleep
 
 pytestmark = pytest.mark.django_db(transaction=True)

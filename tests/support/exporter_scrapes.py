@@ -1,4 +1,4 @@
-"""Reads `/metrics` of a role."""
+"""Reads `/metrics` of the celery-exporter, and when it read the servers behind it."""
 
 from __future__ import annotations
 
