@@ -104,13 +104,16 @@ def role_settings(django_db_setup: None, redis: RedisServer) -> dict[str, str]:
 DURABLE_TASKS = ("--include", "tests.support.durable_tasks")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def worker_process(
     role_settings: dict[str, str],
     mail_server: MailSink,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Role]:
-    """Run a real worker for all tests that only need work to be done."""
+    """Run a real worker for the tests of a module that only need work to be done.
+
+    Not for longer: other modules run workers of their own, and count what those do.
+    """
     directory = tmp_path_factory.mktemp("worker")
     settings = {
         **role_settings,
