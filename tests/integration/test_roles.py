@@ -306,3 +306,14 @@ def test_two_migrations_at_once_do_not_meet(
     finally:
         with connection.cursor() as cursor:
             cursor.execute("DROP DATABASE IF EXISTS migrated_twice WITH (FORCE)")
+
+
+def test_a_role_does_not_pass_for_ready_by_the_heartbeat_of_one_that_was_killed(
+    role_settings: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "worker.heartbeat").write_text(
+        json.dumps({"at": time.time() + 60, "state": "consuming", "pid": 1})
+    )
+    with running_role(tmp_path, "worker", **role_settings) as role:
+        wait_until(lambda: role.probe("ready") != 0, timeout=20, what="it is not ready yet")
+        wait_until(lambda: role.probe("ready") == 0, timeout=60, what="it is ready")

@@ -158,8 +158,7 @@ def stands(
                 current.close()
                 started.clear()
                 port = str(free_port())
-                folder = directory / pool
-                folder.mkdir(exist_ok=True)
+                folder = tmp_path_factory.mktemp(pool)
                 role = current.enter_context(running_worker(folder, pool, url, role_settings, port))
                 started[pool] = Stand(pool, role, port, broker, url)
             return started[pool]
