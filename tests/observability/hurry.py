@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from config.topology import QUEUES
 from tests.support.roles import ROOT
 
 #: Share of their length that the windows of the rules have: five minutes are six seconds.
@@ -41,10 +42,13 @@ class Change:
 
 
 CHANGES: Final = (
-    Change("app/config/topology.py", r"(wait_target_seconds)=\d+", r"\1=2", 4),
-    Change("app/config/topology.py", r"(soft_time_limit_seconds)=\d+", r"\1=5", 4),
+    Change("app/config/topology.py", r"(wait_target_seconds)=\d+", r"\1=2", len(QUEUES)),
+    Change("app/config/topology.py", r"(soft_time_limit_seconds)=\d+", r"\1=5", len(QUEUES)),
     Change(
-        "app/config/topology.py", r"(hard_time_limit_seconds)=\d+", rf"\1={HARD_LIMIT_SECONDS}", 4
+        "app/config/topology.py",
+        r"(hard_time_limit_seconds)=\d+",
+        rf"\1={HARD_LIMIT_SECONDS}",
+        len(QUEUES),
     ),
     Change(
         "app/config/topology.py",

@@ -429,7 +429,7 @@ def test_good_warning_and_bad_differ_for_everybody(vision: str) -> None:
 @pytest.mark.parametrize("vision", VISIONS)
 def test_queues_differ_for_everybody(vision: str) -> None:
     assert set(colours.QUEUE) == {queue.name for queue in QUEUES}
-    for pair in itertools.combinations(colours.QUEUE.values(), 2):
+    for pair in itertools.combinations(colours.QUEUE_PALETTE, 2):
         assert distance(*pair, vision) >= DIFFERENT, pair
 
 

@@ -33,11 +33,11 @@ LIMIT: Final = GREY
 #: Fractions of a distribution: the rarer, the darker.
 QUANTILES: Final = {"p50": SKY, "p95": BLUE, "p99": PURPLE}
 
-#: Not the colours of good, warning and bad: a queue is none of them.
-_QUEUE_PALETTE: Final = (BLUE, PURPLE, SKY, OLIVE)
+#: Not the colours of good, warning and bad: a queue is none of them. A fifth one begins again.
+QUEUE_PALETTE: Final = (BLUE, PURPLE, SKY, OLIVE)
 #: Queue name -> its colour, in the order of ``config/topology.py``.
 QUEUE: Final = {
-    queue.name: _QUEUE_PALETTE[index % len(_QUEUE_PALETTE)] for index, queue in enumerate(QUEUES)
+    queue.name: QUEUE_PALETTE[index % len(QUEUE_PALETTE)] for index, queue in enumerate(QUEUES)
 }
 
 #: What can become of a task, a message or a delivery -> its colour.
