@@ -5,7 +5,6 @@ Everything is bounded: the rate, the duration, the requests in flight. Ctrl-C en
 """
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from deploy.load.generator import Generator
 from deploy.load.plan import LONGEST, MOST_A_SECOND, Burst, Plan, mix_from_text
 from deploy.load.workloads import Workloads
 from deploy.stack import environment
-from deploy.stack.errors import StackError
+from deploy.stack.errors import StackError, reader_left
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_MIX: Final = "newsletter=6,images=1,capacity=1"
@@ -42,9 +41,8 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader, such as head, has left; do not fail again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except BrokenPipeError:
+        return reader_left()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deploy.stack import demo, environment, ports, runtime, summary, table
 from deploy.stack.containers import ContainersRuntime
-from deploy.stack.errors import StackError
+from deploy.stack.errors import StackError, reader_left
 from deploy.stack.runtime import Choice, Runtime
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,9 +32,8 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader, such as head, has left; do not fail again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except BrokenPipeError:
+        return reader_left()
 
 
 def _parser() -> argparse.ArgumentParser:

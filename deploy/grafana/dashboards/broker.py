@@ -7,6 +7,7 @@ from typing import Final
 from deploy.grafana.dashboards import colours
 from deploy.grafana.dashboards.absence import absent, or_absent
 from deploy.grafana.dashboards.builder import (
+    AT_LEAST_ONE,
     BYTES,
     CELL,
     CLICKED_QUEUE,
@@ -22,7 +23,6 @@ from deploy.grafana.dashboards.builder import (
     Column,
     Dashboard,
     Link,
-    Override,
     Panel,
     Query,
     Row,
@@ -35,8 +35,8 @@ from deploy.grafana.dashboards.builder import (
     table,
     timeseries,
 )
+from deploy.grafana.dashboards.expressions import OF_QUEUES
 
-_QUEUES: Final = f'{SELECTED}, queue_name=~"$queue_name"'
 _ANSWERS: Final[dict[int, tuple[str, str]]] = {
     0: ("down", colours.BAD),
     1: ("up", colours.GOOD),
@@ -46,8 +46,6 @@ _MEMORY: Final = (
     f"max(redis_memory_used_bytes{{{SELECTED}}} / (redis_memory_max_bytes{{{SELECTED}}} > 0))"
 )
 _STAT_HEIGHT: Final = 3
-#: An axis from 0 to 1 where nothing happened, not to 100.
-_AT_LEAST_ONE: Final = Override(".", {"custom.axisSoftMax": 1})
 
 
 def dashboard() -> Dashboard:
@@ -252,9 +250,9 @@ def _twice() -> tuple[Panel, ...]:
             "Messages that wait for their eta",
             "In the hands of workers, found by a scan of the unacknowledged messages. Those due "
             "later than the visibility timeout allows will run more than once.",
-            Query(f"sum(celery_broker_eta_backlog{{{_QUEUES}}})", "wait for their eta"),
+            Query(f"sum(celery_broker_eta_backlog{{{OF_QUEUES}}})", "wait for their eta"),
             Query(
-                f"sum(celery_broker_eta_beyond_visibility{{{_QUEUES}}})",
+                f"sum(celery_broker_eta_beyond_visibility{{{OF_QUEUES}}})",
                 "due after the timeout",
             ),
             unit=COUNT,
@@ -262,7 +260,7 @@ def _twice() -> tuple[Panel, ...]:
             overrides=(
                 coloured("^wait", colours.OLIVE),
                 coloured("^due after", colours.BAD),
-                _AT_LEAST_ONE,
+                AT_LEAST_ONE,
             ),
             empty="no exporter",
         ),
@@ -275,7 +273,7 @@ def _published() -> tuple[Panel, ...]:
             "Durable tasks by state",
             "What the ledger says, also while the broker is down. Waiting without running is a "
             "stop; both together are load.",
-            Query(f'sum by (state) (celery_deliveries{{{_QUEUES}, state!="dead"}})', "{{state}}"),
+            Query(f'sum by (state) (celery_deliveries{{{OF_QUEUES}, state!="dead"}})', "{{state}}"),
             unit=COUNT,
             width=6,
             height=9,
@@ -289,7 +287,7 @@ def _published() -> tuple[Panel, ...]:
             "Seconds since it was due or was published last. Right also while the broker is down, "
             "when the age of messages is not known.",
             Query(
-                f"max by (queue_name) (celery_delivery_oldest_waiting_age_seconds{{{_QUEUES}}})",
+                f"max by (queue_name) (celery_delivery_oldest_waiting_age_seconds{{{OF_QUEUES}}})",
                 "{{queue_name}}",
             ),
             unit=SECONDS,
@@ -307,7 +305,7 @@ def _published() -> tuple[Panel, ...]:
             "task, or that it cannot be encoded (CeleryRelayCannotPublish).",
             Query(
                 "sum by (queue_name)"
-                f" (rate(celery_relay_published_total{{{_QUEUES}}}[$__rate_interval]))",
+                f" (rate(celery_relay_published_total{{{OF_QUEUES}}}[$__rate_interval]))",
                 "{{queue_name}}",
             ),
             Query(
@@ -326,7 +324,7 @@ def _published() -> tuple[Panel, ...]:
                 *QUEUE_COLOURS,
                 coloured("^failed", colours.BAD),
                 coloured("^set aside", colours.WARNING),
-                _AT_LEAST_ONE,
+                AT_LEAST_ONE,
             ),
             empty="no relay",
         ),
@@ -387,7 +385,7 @@ def _room() -> tuple[Panel, ...]:
                 coloured("^refused", colours.WARNING),
                 coloured("^evicted", colours.BAD),
                 coloured("^expired", colours.UNKNOWN),
-                _AT_LEAST_ONE,
+                AT_LEAST_ONE,
             ),
             empty="no exporter",
         ),
@@ -423,7 +421,7 @@ def _decisions() -> tuple[Panel, ...]:
             Query(f"sum(celery_quarantined_messages{{{SELECTED}}})", "quarantined"),
             unit=COUNT,
             height=7,
-            overrides=(coloured("^quarantined", colours.PURPLE), _AT_LEAST_ONE),
+            overrides=(coloured("^quarantined", colours.PURPLE), AT_LEAST_ONE),
             empty="no exporter",
             links=(Link("How it fails", Uid.TASKS, {"name": CLICKED_TASK}),),
         ),

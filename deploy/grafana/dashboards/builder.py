@@ -123,9 +123,8 @@ class Link:
 
     def to_json(self) -> Json:
         """Return Grafana's data link."""
-        parts = ["${datasource:queryparam}", "${namespace:queryparam}", "${__url_time_range}"]
-        parts += [f"var-{name}={value}" for name, value in self.variables.items()]
-        return {"title": self.title, "url": f"/d/{self.uid}?{'&'.join(parts)}"}
+        chosen = [f"var-{name}={value}" for name, value in self.variables.items()]
+        return _data_link(self.title, self.uid, *chosen)
 
 
 @dataclass(frozen=True)
@@ -137,8 +136,13 @@ class LinkByLabel:
 
     def to_json(self) -> Json:
         """Return Grafana's data link."""
-        parts = "${datasource:queryparam}&${namespace:queryparam}&${__url_time_range}"
-        return {"title": self.title, "url": f"/d/{LABEL.format(self.label)}?{parts}"}
+        return _data_link(self.title, LABEL.format(self.label))
+
+
+def _data_link(title: str, uid: str, *chosen: str) -> Json:
+    """Return a way to a dashboard that keeps the data source, the namespace and the time range."""
+    kept = ("${datasource:queryparam}", "${namespace:queryparam}", "${__url_time_range}")
+    return {"title": title, "url": f"/d/{uid}?{'&'.join((*kept, *chosen))}"}
 
 
 @dataclass(frozen=True)
@@ -258,6 +262,10 @@ class Override:
 def coloured(pattern: str, colour: str) -> Override:
     """Return an override: the series that the pattern finds get the colour."""
     return Override(pattern, {"color": {"mode": "fixed", "fixedColor": colour}})
+
+
+#: An axis from 0 to 1 where nothing happened, not to 100.
+AT_LEAST_ONE: Final = Override(".", {"custom.axisSoftMax": 1})
 
 
 def limit_line(pattern: str, colour: str | None = colours.LIMIT) -> Override:

@@ -37,6 +37,7 @@ from deploy.grafana.dashboards.expressions import (
     STARTED,
     TARGET,
 )
+from deploy.prometheus.rulebook.burning import FAST
 
 _PROMISE: Final = Thresholds(
     "100 % is the queue's target; CeleryQueueOldestMessageTooOld pages at 200 %", 1, 2
@@ -296,7 +297,7 @@ def _capacity() -> Row:
                 Query(burn("1h"), "{{queue_name}} 1h"),
                 Query(burn("5m"), "{{queue_name}} 5m"),
                 unit="suffix:x",
-                thresholds=Thresholds("pages if 1h and 5m are above", bad=14.4),
+                thresholds=Thresholds("pages if 1h and 5m are above", bad=FAST),
                 empty="Nothing started in this time",
                 width=8,
                 height=8,

@@ -29,6 +29,7 @@ from deploy.grafana.dashboards.builder import (
     table,
     timeseries,
 )
+from deploy.prometheus.rulebook.burning import FAST, SLOW
 from deploy.prometheus.rulebook.pace import HOUR, Pace
 from deploy.prometheus.rulebook.promql import grown
 
@@ -351,7 +352,7 @@ def _speed() -> Row:
                     "{{name}}",
                 ),
                 unit="suffix:x",
-                thresholds=Thresholds("6 asks for a look, 14.4 pages", warning=6, bad=14.4),
+                thresholds=Thresholds("6 asks for a look, 14.4 pages", warning=SLOW, bad=FAST),
                 empty="Every task of the last hour ended well",
                 width=12,
                 height=9,

@@ -7,6 +7,7 @@ from typing import Final
 from deploy.grafana.dashboards import colours
 from deploy.grafana.dashboards.absence import absent, or_absent
 from deploy.grafana.dashboards.builder import (
+    AT_LEAST_ONE,
     BYTES,
     COUNT,
     PER_SECOND,
@@ -30,7 +31,7 @@ from deploy.grafana.dashboards.builder import (
     table,
     timeseries,
 )
-from deploy.prometheus.rulebook.burning import ERROR_BUDGET
+from deploy.prometheus.rulebook.burning import ERROR_BUDGET, FAST
 from deploy.prometheus.rulebook.database import CLIENT_BACKENDS
 
 _STATUSES: Final = "django_http_responses_total_by_status_view_method_total"
@@ -52,14 +53,10 @@ _CONNECTION_COLOURS: Final = (
     coloured("^idle in transaction .aborted", colours.BAD),
     coloured("^disabled|^fastpath", colours.UNKNOWN),
 )
-#: An axis from 0 to 1 where nothing happened, not to 100.
-_AT_LEAST_ONE: Final = Override(".", {"custom.axisSoftMax": 1})
-#: At so many times the pace of the budget DjangoErrorBudgetBurnFast fires.
-_FAST: Final = 14.4
 _ERRORS: Final = Thresholds(
     "the promise is 99 % without a server error; DjangoErrorBudgetBurnFast fires at 14.4 %",
     warning=ERROR_BUDGET,
-    bad=_FAST * ERROR_BUDGET,
+    bad=FAST * ERROR_BUDGET,
 )
 _SLOW: Final = Thresholds("DjangoLatencyHigh fires at 1 s", warning=0.5, bad=1)
 
@@ -288,7 +285,7 @@ def _refused() -> tuple[Panel, ...]:
             overrides=(
                 coloured("^api", colours.BLUE),
                 coloured("^sign_in", colours.WARNING),
-                _AT_LEAST_ONE,
+                AT_LEAST_ONE,
             ),
             empty="no web service",
         ),
@@ -303,7 +300,7 @@ def _refused() -> tuple[Panel, ...]:
             unit=PER_SECOND,
             width=8,
             height=9,
-            overrides=(coloured("^left", colours.WARNING), _AT_LEAST_ONE),
+            overrides=(coloured("^left", colours.WARNING), AT_LEAST_ONE),
             empty="no web service",
             links=(Link("Is the broker in order?", Uid.BROKER),),
         ),
@@ -322,7 +319,7 @@ def _refused() -> tuple[Panel, ...]:
             overrides=(
                 coloured("^open", colours.BLUE),
                 coloured("^refused", colours.WARNING),
-                _AT_LEAST_ONE,
+                AT_LEAST_ONE,
             ),
             empty="no web service",
         ),
@@ -424,7 +421,7 @@ def _database() -> tuple[Panel, ...]:
             width=8,
             height=9,
             bars=True,
-            overrides=(coloured("^deadlocks", colours.WARNING), _AT_LEAST_ONE),
+            overrides=(coloured("^deadlocks", colours.WARNING), AT_LEAST_ONE),
             empty="no database",
         ),
     )

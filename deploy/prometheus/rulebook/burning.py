@@ -65,9 +65,12 @@ class _Speed:
     words: str
 
 
+#: Times the pace at which the budget lasts for its 30 days, from which on it is spent too fast.
+FAST: Final = 14.4
+SLOW: Final = 6
 _SPEEDS: Final = (
-    _Speed("Fast", CRITICAL, 14.4, "1h", HOUR, "5m", 2 * MINUTE, "hour"),
-    _Speed("Slow", WARNING, 6, "6h", 6 * HOUR, "30m", 15 * MINUTE, "six hours"),
+    _Speed("Fast", CRITICAL, FAST, "1h", HOUR, "5m", 2 * MINUTE, "hour"),
+    _Speed("Slow", WARNING, SLOW, "6h", 6 * HOUR, "30m", 15 * MINUTE, "six hours"),
 )
 
 
