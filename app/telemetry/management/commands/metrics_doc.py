@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from django.core.management import BaseCommand, CommandError, CommandParser
-
+from telemetry.management.generated_file import GeneratedFileCommand
 from telemetry.metrics_page import rendered
 
 
-class Command(BaseCommand):
-    """Writes or checks the page about metrics. Needs no service."""
+class Command(GeneratedFileCommand):
+    """Writes or checks the page about metrics."""
 
     help = "Write the tables of a page about metrics, or check them."
-    requires_system_checks = ()
+    rule = "what app/telemetry/catalogue.py says"
+    target = "metrics-doc"
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the arguments."""
-        parser.add_argument("file", type=Path)
-        parser.add_argument("--check", action="store_true", help="only compare")
-
-    def handle(self, *, file: Path, check: bool, **options: Any) -> None:
-        """Write the tables, or compare them.
-
-        Raises:
-            CommandError: They are not what the table of metrics says.
-        """
-        page = file.read_text(encoding="utf-8")
-        text = rendered(page)
-        if not check:
-            file.write_text(text, encoding="utf-8")
-        elif page != text:
-            raise CommandError(
-                f"{file} is not what app/telemetry/catalogue.py says; write it with: "
-                "make metrics-doc"
-            )
+    def text(self, present: str) -> str:
+        """Return the page with the tables as the catalogue has them."""
+        return rendered(present)
