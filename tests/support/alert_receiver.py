@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
 from typing import Any
+
+from tests.support.receivers import Receiver, running_receiver
 
 
 @dataclass
@@ -16,20 +16,26 @@ class AlertReceiver:
     """A running receiver.
 
     Attributes:
-        url: What Alertmanager is told to post to.
-        notifications: What it has posted, oldest first.
-        status: The answer from now on; 500 is what a receiver gives that is broken.
+        server: Where the posts arrive; its ``status`` is the answer from now on.
     """
 
-    url: str = ""
-    notifications: list[dict[str, Any]] = field(default_factory=list)
-    status: int = 200
+    server: Receiver
+
+    @property
+    def url(self) -> str:
+        """Return what Alertmanager is told to post to."""
+        return f"{self.server.url}/alerts"
+
+    @property
+    def notifications(self) -> list[dict[str, Any]]:
+        """Return what it has posted, oldest first."""
+        return [json.loads(request.body) for request in list(self.server.received)]
 
     def names(self, state: str = "firing") -> list[str]:
         """Return the name of every alert that was posted in a state, in order."""
         return [
             alert["labels"]["alertname"]
-            for notification in list(self.notifications)
+            for notification in self.notifications
             for alert in notification["alerts"]
             if alert["status"] == state
         ]
@@ -38,27 +44,5 @@ class AlertReceiver:
 @contextmanager
 def running_alert_receiver() -> Iterator[AlertReceiver]:
     """Run a receiver on a free port of this machine."""
-    receiver = AlertReceiver()
-
-    class Handler(BaseHTTPRequestHandler):
-        """Keeps what is posted, also what it refuses."""
-
-        def do_POST(self) -> None:
-            length = int(self.headers["Content-Length"])
-            receiver.notifications.append(json.loads(self.rfile.read(length)))
-            self.send_response(receiver.status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - its name
-            """Print nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        receiver.url = f"http://127.0.0.1:{server.server_port}/alerts"
-        thread = threading.Thread(target=server.serve_forever, name="alert receiver", daemon=True)
-        thread.start()
-        try:
-            yield receiver
-        finally:
-            server.shutdown()
-            thread.join()
+    with running_receiver() as server:
+        yield AlertReceiver(server)

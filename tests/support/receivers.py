@@ -30,11 +30,13 @@ class Receiver:
 
     Attributes:
         url: Its base address.
-        received: What has come so far.
+        received: What has come so far, also what it refused.
+        status: The answer from now on; 500 is what a server gives that is broken.
     """
 
     url: str
     received: list[Received] = field(default_factory=list)
+    status: int = 200
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def running_receiver(port: int = 0) -> Iterator[Receiver]:
                 body = gzip.decompress(body)
             address = (str(self.client_address[0]), int(self.client_address[1]))
             receiver.received.append(Received(self.path, headers, body, address))
-            self.send_response(200)
+            self.send_response(receiver.status)
             self.send_header("Content-Length", "0")
             self.end_headers()
 

@@ -11,11 +11,11 @@ from tests.observability.victim import Victim
 
 @contextmanager
 def _receiver_broken(victim: Victim) -> Iterator[None]:
-    victim.receiver.status = 500
+    victim.receiver.server.status = 500
     try:
         yield
     finally:
-        victim.receiver.status = 200
+        victim.receiver.server.status = 200
 
 
 EXPORTER_STOPPED = Fault(
