@@ -102,8 +102,20 @@ class Watch:
                 if firing.began >= since and firing.matches(name, labels)
             ]
 
-        wait_until(fired, timeout=timeout, what=f"{name} {dict(labels)} fires")
+        try:
+            wait_until(fired, timeout=timeout, what=f"{name} {dict(labels)} fires")
+        except AssertionError as error:
+            error.add_note(f"Seconds since then at which alerts began: {self._began(since)}")
+            raise
         return fired()[0]
+
+    def _began(self, since: float) -> str:
+        """Return what has begun from a minute before a moment on."""
+        return ", ".join(
+            f"{firing.name} {firing.began - since:.1f}"
+            for firing in list(self.firings)
+            if firing.began >= since - 60
+        )
 
     def wait_until_quiet(self, name: str, labels: Mapping[str, str], timeout: float) -> None:
         """Wait until the alert does not fire.
