@@ -233,6 +233,12 @@ STORIES = [
         fires=("RedisDown",),
     ),
     Health(
+        "the account of one exporter of Redis is refused",
+        hours=1,
+        changes={'redis_up{instance="redis-exporter"}': "1x20 0x40"},
+        fires=("ServerMetricsMissing",),
+    ),
+    Health(
         "the Celery exporter is gone",
         hours=1,
         gone="exporter",

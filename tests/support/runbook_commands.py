@@ -44,6 +44,7 @@ SYSTEM_VIEWS = {
         "pid", "application_name", "client_addr", "state", "state_change", "xact_start",
         "query_start", "query", "wait_event_type",
     },
+    "pg_roles": {"rolname", "rolcanlogin", "rolconnlimit"},
     "pg_locks": {"pid", "locktype"},
     "pg_stat_database": {"datname", "deadlocks"},
 }  # fmt: skip

@@ -18,7 +18,13 @@ def group(pace: Pace) -> Group:
     """Return the alerts of the monitoring itself."""
     return Group(
         "celeriac.monitoring",
-        (_stale(pace), _target_down(pace), _delivery_failing(pace), _watchdog()),
+        (
+            _stale(pace),
+            _target_down(pace),
+            _server_missing(pace),
+            _delivery_failing(pace),
+            _watchdog(),
+        ),
         area="monitoring",
     )
 
@@ -58,6 +64,32 @@ def _target_down(pace: Pace) -> Alert:
         summary="A process cannot be scraped",
         description="{{ $labels.instance }} ({{ $labels.job }}) does not answer scrapes: it is "
         "down, or its metrics are.",
+        dashboard="overview",
+        hold=pace.hold(3 * MINUTE),
+    )
+
+
+def _server_missing(pace: Pace) -> Alert:
+    branches = [
+        # Where ours does not reach it either, the server is down, or ours is stale.
+        f"label_replace(\n  max by (namespace) ({theirs}) == 0\n"
+        f"  and on (namespace) max by (namespace) ({ours}) == 1,\n"
+        f'  "server", "{server}", "", ""\n)'
+        for server, theirs, ours in (
+            ("Redis", "redis_up", "celery_broker_up"),
+            ("PostgreSQL", "pg_up", "celery_database_up"),
+        )
+    ]
+    return Alert(
+        "ServerMetricsMissing",
+        WARNING,
+        "Redis or PostgreSQL works, and its exporter cannot ask it: alerts on its memory, disk, "
+        "connections and locks are blind",
+        "\nor\n".join(branches),
+        summary="A server is not measured",
+        description="The exporter of {{ $labels.server }} answers scrapes and cannot ask its "
+        "server, which the Celery exporter reaches: alerts on {{ $labels.server }}'s memory, "
+        "disk, connections and locks are blind.",
         dashboard="overview",
         hold=pace.hold(3 * MINUTE),
     )

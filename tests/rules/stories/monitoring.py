@@ -5,6 +5,11 @@ from tests.rules.story import Fires, Quiet, Story, flat, nothing, now
 _SUCCESS = "celery_exporter_last_success_timestamp_seconds"
 _BLIND = "or longer. Alerts on queues and deliveries are blind."
 
+_WITNESSES = (
+    ("Redis", 'redis_up{job="redis"}', 'celery_broker_up{job="celery-exporter"}'),
+    ("PostgreSQL", 'pg_up{job="postgres"}', 'celery_database_up{job="celery-exporter"}'),
+)
+
 
 def _failures(cause: str) -> str:
     return (
@@ -100,6 +105,33 @@ STORIES: list[Story] = [
             'up{job="their-shop", instance="x3"}': flat(0, 15),
         },
         until=12,
+    ),
+    *(
+        Fires(
+            f"the account of {server}'s exporter breaks",
+            "ServerMetricsMissing",
+            {theirs: f"{flat(1, 5)} {flat(0, 10)} {flat(1, 5)}", ours: flat(1, 20)},
+            at=8.25,
+            not_before=7.75,
+            resolved_at=15.25,
+            labels={"server": server},
+            description=f"The exporter of {server} answers scrapes and cannot ask its server, which "
+            f"the Celery exporter reaches: alerts on {server}'s memory, disk, connections and locks "
+            "are blind.",
+        )
+        for server, theirs, ours in _WITNESSES
+    ),
+    *(
+        Quiet(
+            f"{server} is down, its exporter restarts, and one that is new takes two minutes",
+            "ServerMetricsMissing",
+            {
+                theirs: f"{flat(1, 5)} {flat(0, 10)} stale {nothing(5)} {flat(0, 2)} {flat(1, 10)}",
+                ours: f"{flat(1, 5)} {flat(0, 10.25)} {flat(1, 17)}",
+            },
+            until=31,
+        )
+        for server, theirs, ours in _WITNESSES
     ),
     *(
         Fires(
