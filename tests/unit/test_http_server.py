@@ -55,8 +55,12 @@ def test_clients_that_ask_nothing_cost_few_threads_and_not_for_ever(
 
 
 def test_a_scrape_passes_while_others_are_slow(server: WSGIServer) -> None:
+    threads = threading.active_count()
+    slow = http_server.MAXIMUM_CLIENTS - 1
     with ExitStack() as stack:
-        for _ in range(http_server.MAXIMUM_CLIENTS - 1):
+        for _ in range(slow):
             stack.enter_context(socket.create_connection(("127.0.0.1", server.server_port)))
         for _ in range(3):
+            # The thread of the last answer ends a moment after its client has read it.
+            wait_until(lambda: threading.active_count() == threads + slow, what="one is free")
             assert "scrapes_total 0.0" in answer(server)
