@@ -23,7 +23,7 @@ from tests.observability.faults.fault import Expected, Fault
 
 PHASES: Final[tuple[tuple[Fault, ...], ...]] = (
     (monitoring.EXPORTER_STOPPED, monitoring.RECEIVER_BROKEN),
-    (monitoring.ACCOUNTS_REFUSED, queues.PAUSED),
+    (monitoring.ACCOUNT_REFUSED, queues.PAUSED),
     (
         tasks.FAILING, tasks.NIGHTLY, tasks.KILLED, tasks.STUCK, tasks.ETA, tasks.FORGED,
         tasks.UNKNOWN,
