@@ -24,7 +24,7 @@ WATCH_SECONDS = 24.0
 TAKE_OVER_SECONDS = 20.0
 #: Seconds by which the last notes of frozen loops are made older. A note may be 60 s old
 #: (telemetry/probes.py); a loop that turns writes a young one every 5 s.
-PASSED_SECONDS = 40.0
+PASSED_SECONDS = 30.0
 #: Seconds until a probe notices.
 NOTICE_SECONDS = 75.0
 

@@ -22,7 +22,8 @@ from tests.observability.faults import (
 from tests.observability.faults.fault import Expected, Fault
 
 PHASES: Final[tuple[tuple[Fault, ...], ...]] = (
-    (monitoring.EXPORTER_STOPPED, monitoring.RECEIVER_BROKEN),
+    # Broken first: the alert about the exporter is what cannot be delivered.
+    (monitoring.RECEIVER_BROKEN, monitoring.EXPORTER_STOPPED),
     (monitoring.ACCOUNT_REFUSED, queues.PAUSED),
     (
         tasks.FAILING, tasks.NIGHTLY, tasks.KILLED, tasks.STUCK, tasks.ETA, tasks.FORGED,

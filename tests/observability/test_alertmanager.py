@@ -220,7 +220,8 @@ def test_a_critical_alert_is_posted_at_once_and_again_when_it_is_over(
 
 
 def test_warnings_come_together(start: Callable[[str], Any], receiver: AlertReceiver) -> None:
-    with start(hurried(render(ALERT_WEBHOOK_URL=receiver.url))) as alertmanager:
+    text = hurried(render(ALERT_WEBHOOK_URL=receiver.url)).replace("_wait: 1s", "_wait: 3s")
+    with start(text) as alertmanager:
         for name in ("CeleryTaskFailing", "RedisMemoryHigh"):
             alertmanager.alert(**{**ALERT, "alertname": name, "severity": "warning"})
         wait_until(lambda: len(receiver.names()) == 2, timeout=15)

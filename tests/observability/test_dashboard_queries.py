@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -57,7 +57,8 @@ def _again_and_again(publish: Callable[[], None], seconds: float) -> Iterator[No
 
     def go_on() -> None:
         while not over.wait(seconds):
-            publish()
+            with suppress(OSError):
+                publish()
 
     thread = threading.Thread(target=go_on, name="fault", daemon=True)
     thread.start()

@@ -200,7 +200,7 @@ def test_both_exporters_on_the_same_load(stand: Stand, compared: Comparison) -> 
 def meet_every_fate(directory: Path) -> None:
     """Give the worker tasks that end in every way, and kill the process of one."""
     killed = directory / "killed"
-    enter(linger, str(killed), 1.0, "killed")
+    enter(linger, str(killed), 5.0, "killed")
     for number in range(20):
         enter(add, number, 1)
     for _ in range(3):
@@ -292,7 +292,7 @@ def rows_after_restarts(stand: Stand) -> Iterator[Row]:
 
             notes = stand.directory / "running"
             for number in range(RUNNING):
-                enter(linger, str(notes), 6.0, f"runs {number}")
+                enter(linger, str(notes), 15.0, f"runs {number}")
             wait_until(lambda: len(lines_of(notes)) == RUNNING, what="tasks run")
             exporters.close()
             theirs = exporters.enter_context(stand.running_upstream())

@@ -117,18 +117,6 @@ class Watch:
             if firing.began >= since - 60
         )
 
-    def wait_until_quiet(self, name: str, labels: Mapping[str, str], timeout: float) -> None:
-        """Wait until the alert does not fire.
-
-        Raises:
-            AssertionError: It still did after so many seconds.
-        """
-        wait_until(
-            lambda: not self.firing(name, labels),
-            timeout=timeout,
-            what=f"{name} {dict(labels)} is over",
-        )
-
 
 @contextmanager
 def watching(alertmanager: Alertmanager) -> Iterator[Watch]:

@@ -84,11 +84,21 @@ def package_directory(name: str) -> Path:
     return Path(found.origin).resolve().parent
 
 
+_handed_out: set[int] = set()
+
+
 def free_port() -> int:
-    """Return a TCP port nothing listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port nothing listens on at this moment, and that no earlier call returned.
+
+    The system may offer a port again that the first caller has not opened yet.
+    """
+    while True:
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            port = int(probe.getsockname()[1])
+        if port not in _handed_out:
+            _handed_out.add(port)
+            return port
 
 
 def wait_until_ready(server: Server, timeout: float) -> None:

@@ -35,12 +35,12 @@ def _deadlock(victim: Victim) -> Iterator[None]:
     with victim.session() as session:
         session.execute("CREATE TABLE IF NOT EXISTS deadlocked (number int PRIMARY KEY)")
         session.execute("INSERT INTO deadlocked VALUES (1), (2) ON CONFLICT DO NOTHING")
-    both_have_one = threading.Barrier(2)
+    both_have_one = threading.Barrier(2, timeout=30)
 
     def lock(first: int, second: int) -> None:
         statement = "SELECT 1 FROM deadlocked WHERE number = %s FOR UPDATE"
         with (
-            suppress(psycopg.errors.DeadlockDetected),
+            suppress(psycopg.errors.DeadlockDetected, threading.BrokenBarrierError),
             victim.session() as session,
             session.transaction(),
         ):

@@ -13,7 +13,7 @@ PAUSE_SECONDS = 120.0
 #: Messages that wait during it.
 WAITING = 20
 #: Messages that wait during a flood: three times what the target of the copy allows (hurry.py).
-BACKLOG = 40
+BACKLOG = 20
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def _too_much_work(victim: Victim) -> Iterator[None]:
     def top_up() -> None:
         missing = BACKLOG - victim.redis.llen("default")
         if missing > 0:
-            victim.publish("causes.sleep", missing, seconds=0.9)
+            victim.publish("causes.sleep", missing, seconds=1.8)
 
     with repeating(top_up):
         yield

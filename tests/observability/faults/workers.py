@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.observability.faults.fault import Fault, expected
 from tests.observability.victim import Victim
+from tests.support.prometheus import Prometheus
 from tests.support.roles import wait_until
 
 #: Tasks that run when a worker is killed: one for each of its pool processes (conftest.py).
 RUNNING = 6
 #: Starts of a worker; the alert is about more than two.
 RESTARTS = 3
+STARTED_AT = 'process_start_time_seconds{job="celery-worker", service="worker-bulk"}'
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -37,21 +38,19 @@ def _killed_at_work(victim: Victim) -> Iterator[None]:
 
 @contextmanager
 def _crash_loop(victim: Victim) -> Iterator[None]:
-    port = victim.stack.values["WORKER_BULK_METRICS_PORT"]
+    prometheus = Prometheus(f"http://127.0.0.1:{victim.stack.values['PROMETHEUS_PORT']}")
+    seen: set[float] = set()
 
-    def serves() -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as page:
-                return b"celery_worker_up" in page.read()
-        except OSError:
-            return False
+    def has_started() -> set[float]:
+        new = set(prometheus.instant(STARTED_AT)) - seen
+        seen.update(new)
+        return new
 
     for _ in range(RESTARTS):
+        wait_until(has_started, timeout=60, what="Prometheus has seen this start")
         for process in victim.target._everything("worker-bulk"):
-            process.kill()
-        time.sleep(1)
-        wait_until(serves, timeout=60, what="supervisord has started it again")
-        time.sleep(2)  # two scrapes see it
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
     yield
     victim.stack._wait_for("worker-bulk", "running", "healthy")
 
