@@ -133,6 +133,7 @@ def test_every_so_manieth_row_brings_a_run_at_once_and_others_wait_for_company(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(publishing, "publish_or_leave", lambda _messages: None)
+    monkeypatch.setattr(gather, "flush_interval", 60.0)
 
     ask_for("first")
     ask_for("second")
@@ -144,7 +145,10 @@ def test_every_so_manieth_row_brings_a_run_at_once_and_others_wait_for_company(
     assert [run.state for run in runs()] == [DeliveryState.PENDING, DeliveryState.DISPATCHED]
 
 
-def test_a_run_waits_for_the_commit_of_who_joined_it_and_nobody_else_does(worker: Role) -> None:
+def test_a_run_waits_for_the_commit_of_who_joined_it_and_nobody_else_does(
+    worker: Role, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gather, "flush_interval", 4.0)
     ask_for("early")
     with another_session(lambda: ask_for("slow")):
         (held,) = runs()

@@ -130,6 +130,8 @@ def frozen_in_mid_simulation(job: Job, worker: str = "", group: int | None = Non
             process = int(victim.worker.rpartition(":")[2])
             send = partial(os.kill, process) if group is None else partial(os.killpg, group)
             send(signal.SIGSTOP)
+            # What it had sent is still committed.
+            time.sleep(0.5)
             victim.refresh_from_db()
             if victim.state == DeliveryState.RUNNING:
                 caught.append(victim)
@@ -348,6 +350,7 @@ def test_failed_candidates_fail_the_job_and_the_replay_of_one_goes_on(
 
 
 def test_progress_never_falls_and_is_counted_from_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "publish_or_leave", lambda _messages: None)
     job = submit(SHORT)
     Delivery.objects.all().delete()
     job_start(job.id)

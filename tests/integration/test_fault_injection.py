@@ -22,7 +22,7 @@ from redis import Redis
 from config.celery import app
 from delivery.errors import PermanentError
 from delivery.models import OPEN_STATES, Delivery, QuarantinedMessage, State
-from fault_injection import apps, catalogue, mail_sink, tasks
+from fault_injection import apps, catalogue, mail_sink, tasks, workers
 from fault_injection.catalogue import FAULTS
 from fault_injection.errors import FaultError, FaultsAreOffError
 from fault_injection.mechanisms import MECHANISMS
@@ -203,7 +203,7 @@ def test_a_sink_that_hangs_is_told_again_until_it_hears(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings.MAIL_SINK_URL = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(FaultError, match="does not answer"):
-            fault_start("refuse-mail", requested_by="ann", seconds=1)
+            fault_start("refuse-mail", requested_by="ann", seconds=6)
         # It may have heard the order: somebody has to take it back.
         run = FaultRun.objects.get()
         assert run.ended_at is None
@@ -342,6 +342,8 @@ def test_everything_at_once_ends_at_a_word(
     staff: Client, stack: Role, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalogue, "FLOOD_TASKS", 100)
+    # Poison kills its processes meanwhile.
+    monkeypatch.setattr(workers, "ANSWER_SECONDS", 5.0)
     for fault in FAULTS:
         staff.post(f"/faults/{fault.name}/start")
     assert active_faults() == {fault.name for fault in FAULTS if fault.seconds}

@@ -441,6 +441,7 @@ def test_flower_asks_workers_and_survives_forged_events(
                 answer: dict[str, Any] = json.load(response)
             return answer
 
+        wait_until(lambda: any("stats" in each for each in workers().values()), what="an answer")
         [answer] = workers().values()
         assert answer["stats"]["pid"] == worker.process.pid
         for raw in (b"x", b"{}", b'{"body": 1}'):

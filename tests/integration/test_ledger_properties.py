@@ -55,7 +55,7 @@ QUEUES: Final = ("default", "mail")
 #: Few, so that much happens to each.
 MOST_DELIVERIES: Final = 6
 #: Seconds by which real time may blur what a step should find.
-BLUR_SECONDS: Final = 0.5
+BLUR_SECONDS: Final = 2.0
 #: Rows that a relay takes at the end.
 FULL_ROUND: Final = 10
 #: Rounds in which everything must end once everybody behaves. A chord needs the most: a message

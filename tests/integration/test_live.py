@@ -194,7 +194,7 @@ def test_a_watcher_that_does_not_read_holds_up_nobody_and_gets_the_last_state(we
     # Texts that soon fill what lies between the server and a client that does not read.
     job = running_job(error="x" * 1_000_000)
     with (
-        watch(web, job.id, WITH_TOKEN, max_queue=1, max_size=None) as slow,
+        watch(web, job.id, WITH_TOKEN, max_queue=1, max_size=None, ping_interval=None) as slow,
         watch(web, job.id, WITH_TOKEN, max_size=None) as quick,
     ):
         assert receive(quick)["done"] == 0

@@ -222,7 +222,7 @@ def test_a_worker_gives_its_mails_back_when_it_is_stopped(
 
 @pytest.mark.parametrize(
     ("seconds", "ended"),
-    [pytest.param(2, 2, id="what ends in time"), pytest.param(60, 0, id="what does not")],
+    [pytest.param(5, 2, id="what ends in time"), pytest.param(60, 0, id="what does not")],
 )
 def test_tasks_end_in_time_or_go_back_to_the_queue(
     seconds: float, ended: int, role_settings: dict[str, str], redis: RedisServer, tmp_path: Path
@@ -232,7 +232,7 @@ def test_tasks_end_in_time_or_go_back_to_the_queue(
         "BROKER_URL": f"{redis.url}/6",
         "WORKER_SERVICE": "worker-bulk",
         "WORKER_CONCURRENCY": "2",
-        "WORKER_WARM_SHUTDOWN_SECONDS": "5",
+        "WORKER_WARM_SHUTDOWN_SECONDS": "12",
         "PYTHONPATH": str(ROOT),
     }
     notes = tmp_path / "notes"

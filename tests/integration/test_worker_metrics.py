@@ -280,7 +280,9 @@ def test_every_series_is_there_before_the_first_task(
     with running_worker(tmp_path, "threads", url, role_settings, port):
         samples = scrape(port).samples(COUNTED)
         with client_of(url) as client:
-            [registered] = (client.control.inspect().registered() or {}).values()
+            # Ends with the first answer: one worker is there.
+            inspect = client.control.inspect(timeout=30, limit=1)
+            [registered] = (inspect.registered() or {}).values()
 
     tasks = {
         (name, queue)
@@ -360,8 +362,9 @@ def test_every_fate_is_counted_once(stand: Stand, tmp_path: Path) -> None:
     stand.send(plain_sleep, 0, expires=datetime.now(UTC) - timedelta(seconds=1))
     expected.meets(plain_sleep, received=1, revoked=1)
 
-    # Revoked while it waits for its time.
-    revoked = stand.send(plain_sleep, 0, countdown=3)
+    # Revoked while it waits for its time. Nothing is before it, or it would come after that.
+    stand.wait_until_idle()
+    revoked = stand.send(plain_sleep, 0, countdown=6)
     wait_until(lambda: stand.scrape().value("celery_worker_requests", state="scheduled") == 1)
     stand.control("revoke", revoked)
     expected.meets(plain_sleep, received=1, revoked=1)
@@ -409,7 +412,7 @@ def test_time_limits_and_killed_processes_are_counted_once(prefork: Stand, tmp_p
     # A durable task whose process is killed is tried again, and has not failed.
     notes.unlink()
     prefork.enter(linger, str(notes), 2.0, "killed")
-    wait_until(notes.exists)
+    wait_until(lambda: notes.exists() and notes.read_text(encoding="utf-8").endswith("\n"))
     os.kill(int(notes.read_text(encoding="utf-8").split()[1]), signal.SIGKILL)
     expected.meets(linger, received=2, started=2, worker_lost=1, retried=1, succeeded=1)
     prefork.wait_until_idle()
@@ -444,7 +447,7 @@ def test_a_message_of_a_task_that_the_worker_does_not_know_is_counted(stand: Sta
 def test_runtime_and_wait_are_those_of_the_task(stand: Stand) -> None:
     """An eta is no wait, and a wait is no runtime."""
     before = stand.scrape()
-    stand.send(plain_sleep, 1.5, countdown=2)
+    stand.send(plain_sleep, 1.5, countdown=6)
     wait_until(lambda: stand.scrape().total("celery_worker_tasks_active") == 1)
     stand.wait_until_idle()
     after = stand.scrape()
@@ -452,8 +455,8 @@ def test_runtime_and_wait_are_those_of_the_task(stand: Stand) -> None:
     def seconds(name: str) -> float:
         return after.total(f"{name}_sum") - before.total(f"{name}_sum")
 
-    assert 1.5 <= seconds("celery_task_runtime") < 1.9
-    assert 0 <= seconds("celery_task_queue_wait_time") < 1
+    assert 1.5 <= seconds("celery_task_runtime") < 6
+    assert 0 <= seconds("celery_task_queue_wait_time") < 5
 
 
 def test_counting_goes_on_when_somebody_switches_events_off(stand: Stand) -> None:
@@ -490,14 +493,14 @@ def test_gauges_follow_the_worker(stand: Stand) -> None:
         assert children == 0
 
     for _ in range(slots):
-        stand.send(plain_sleep, 3)
+        stand.send(plain_sleep, 6)
     wait_until(lambda: stand.scrape().total("celery_worker_tasks_active") == slots)
     time.sleep(1)
     busy = stand.scrape()
     assert busy.value("celery_worker_requests", state="active") == slots
     oldest = busy.value("celery_worker_oldest_active_task_seconds", name="tests.plain_sleep")
     assert oldest is not None
-    assert 1 <= oldest < 3
+    assert 1 <= oldest < 6
 
 
 def test_messages_that_wait_in_the_worker_are_shown(prefork: Stand) -> None:
@@ -510,10 +513,10 @@ def test_messages_that_wait_in_the_worker_are_shown(prefork: Stand) -> None:
             for state in ("active", "scheduled", "prefetched")
         ]
 
-    prefork.send(plain_sleep, 0, countdown=6)
+    prefork.send(plain_sleep, 0, countdown=10)
     wait_until(lambda: states() == [0, 1, 0], what="it waits for its time")
     for _ in range(2):
-        prefork.send(plain_sleep, 10)
+        prefork.send(plain_sleep, 16)
     wait_until(lambda: states() == [2, 1, 0], what="others run meanwhile")
     wait_until(lambda: states() == [2, 0, 1], what="it waits for a process")
 

@@ -104,7 +104,7 @@ def linger(notes: str, seconds: float, name: str) -> None:
     note(notes, "end")
 
 
-@shared_task(name="tests.overstay", base=BaseTask, soft_time_limit=1, time_limit=3)
+@shared_task(name="tests.overstay", base=BaseTask, soft_time_limit=2, time_limit=4)
 def overstay(notes: str, *, stubborn: bool) -> None:
     """Run into the soft time limit, and stubbornly into the hard one."""
     note(notes, "tried")
