@@ -17,7 +17,7 @@ from deploy.embedded.servers import PostgresServer, RedisServer, running
 from deploy.embedded.servers.redis import READERS
 from tests.support import environment
 from tests.support.mail_sink import MailSink, running_mail_sink
-from tests.support.roles import ROOT, Role, running_role, wait_until
+from tests.support.roles import DURABLE_TASKS, Role, running_relay, running_worker, wait_until
 
 #: Times that the tables are emptied after a test, while roles are in the middle of something.
 FLUSHES = 5
@@ -101,9 +101,6 @@ def role_settings(django_db_setup: None, redis: RedisServer) -> dict[str, str]:
     return {"DATABASE_URL": f"{url}/test_celeriac"}
 
 
-DURABLE_TASKS = ("--include", "tests.support.durable_tasks")
-
-
 @pytest.fixture(scope="module")
 def worker_process(
     role_settings: dict[str, str],
@@ -117,13 +114,11 @@ def worker_process(
     directory = tmp_path_factory.mktemp("worker")
     settings = {
         **role_settings,
-        "PYTHONPATH": str(ROOT),
         "WORKER_CONCURRENCY": "2",
         "FAULT_INJECTION": "true",
         "MAIL_SINK_URL": mail_server.url,
     }
-    with running_role(directory, "worker", *DURABLE_TASKS, **settings) as role:
-        wait_until(lambda: role.probe("ready") == 0, timeout=60, what=f"worker: {role.log_file}")
+    with running_worker(directory, tasks=DURABLE_TASKS, **settings) as role:
         yield role
 
 
@@ -133,9 +128,7 @@ def relay_process(
 ) -> Iterator[Role]:
     """Run a real relay, but not beside modules that look at rows as they are left."""
     directory = tmp_path_factory.mktemp("relay")
-    settings = {**role_settings, "PYTHONPATH": str(ROOT)}
-    with running_role(directory, "relay", *DURABLE_TASKS, **settings) as role:
-        wait_until(lambda: role.probe("live") == 0, timeout=60, what=f"relay: {role.log_file}")
+    with running_relay(directory, tasks=DURABLE_TASKS, **role_settings) as role:
         yield role
 
 

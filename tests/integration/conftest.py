@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import call_command
 from redis import Redis
 
-from deploy.embedded.servers import free_port
 from jobs.models import Job
 from tests.conftest import broker_is_idle
-from tests.support.roles import Role, running_role, wait_until
+from tests.support.roles import Role, Web, running_web, running_worker, wait_until
 
 #: The token of tests/test.env.
 TOKEN = "tests-only-token-tests-only-token-00"
@@ -60,28 +56,6 @@ def post_newsletter(url: str, *addresses: str) -> tuple[int, dict[str, Any]]:
         return response.status, json.load(response)
 
 
-@dataclass
-class Web:
-    """A running web role and its address."""
-
-    role: Role
-    url: str
-
-
-@contextmanager
-def running_web(directory: Path, port: str = "", **settings: str) -> Iterator[Web]:
-    """Run a web role, at a free port if none is given, and wait until it is ready."""
-    port = port or str(free_port())
-    with running_role(directory, "web", WEB_PORT=port, **settings) as role:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(
-            lambda: role.probe("http", f"{url}/readyz") == 0,
-            timeout=90,
-            what=f"web: {role.log_file}",
-        )
-        yield Web(role, url)
-
-
 @pytest.fixture(scope="session")
 def web(role_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     """Run a real web process for all tests that only talk to it."""
@@ -99,15 +73,13 @@ def bulk_worker_process(
     role_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Role]:
     """Run a real worker of the queue bulk, but not beside modules that need it without one."""
-    with running_role(
+    with running_worker(
         tmp_path_factory.mktemp("worker-bulk"),
-        "worker",
         name="worker-bulk",
         WORKER_SERVICE="worker-bulk",
         WORKER_CONCURRENCY="2",
         **role_settings,
     ) as role:
-        wait_until(lambda: role.probe("ready") == 0, timeout=60, what=f"worker: {role.log_file}")
         yield role
 
 

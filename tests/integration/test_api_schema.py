@@ -19,8 +19,8 @@ from schemathesis.specs.openapi import checks
 from jobs.models import Job
 from jobs.services import job_deliveries
 from newsletters.models import Recipient
-from tests.integration.conftest import TOKEN, Web
-from tests.support.roles import ROOT
+from tests.integration.conftest import TOKEN
+from tests.support.roles import ROOT, Web
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -19,8 +19,8 @@ import pytest_django
 from django.apps import apps
 from django.db import connection
 
-from tests.integration.conftest import TOKEN, Web
-from tests.support.roles import ROOT
+from tests.integration.conftest import TOKEN
+from tests.support.roles import ROOT, Web
 
 AUTHORIZATION = {"Authorization": f"Bearer {TOKEN}"}
 JSON_TYPE = {"Content-Type": "application/json"}

@@ -24,7 +24,14 @@ from deploy.embedded.servers import PostgresServer, RedisServer, free_port, runn
 from housekeeping.tasks import delete_expired_sessions
 from telemetry.schedulers import LEADER_LOCK, STANDBY_SECONDS, WatchedDatabaseScheduler
 from tests.support.environment import PASSWORD
-from tests.support.roles import ENTRYPOINT, Role, role_environment, running_role, wait_until
+from tests.support.roles import (
+    ENTRYPOINT,
+    Role,
+    role_environment,
+    running_beat,
+    running_role,
+    wait_until,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -52,8 +59,7 @@ def beats(
     """Run two beats: the first leads, the second stands by."""
     with running_role(tmp_path, "beat", name="first", **role_settings) as first:
         wait_until(lambda: "beat_entry_sent" in first.log, what=f"it sends: {first.log}")
-        with running_role(tmp_path, "beat", name="second", **role_settings) as second:
-            wait_until(lambda: second.probe("live") == 0, what=f"it ticks: {second.log}")
+        with running_beat(tmp_path, name="second", **role_settings) as second:
             yield first, second
 
 
@@ -123,8 +129,7 @@ def test_a_beat_waits_for_the_database_and_never_ends_because_of_it(
     url = f"postgres://celeriac:{PASSWORD}@127.0.0.1:{server.port}/celeriac"
     settings = {"DATABASE_URL": url}
     try:
-        with running_role(tmp_path, "beat", **settings) as beat:
-            wait_until(lambda: beat.probe("live") == 0, what=f"beat without database: {beat.log}")
+        with running_beat(tmp_path, **settings) as beat:
             with running(server):
                 migrate = [str(ENTRYPOINT), "manage", "migrate"]
                 environment = role_environment(tmp_path, "manage", settings)

@@ -41,7 +41,7 @@ from delivery.models import State as DeliveryState
 from jobs.models import Job, State
 from jobs.services import job_cancel, job_fail, job_start
 from tests.integration.conftest import TOKEN, assert_error, wait_for_end
-from tests.support.roles import Role, running_role, wait_until
+from tests.support.roles import Role, running_worker, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -286,8 +286,7 @@ def test_a_killed_worker_costs_only_what_it_was_simulating(
     expected = undisturbed(LONG)
     settings = {**role_settings, "WORKER_SERVICE": "worker-bulk", "WORKER_CONCURRENCY": "2"}
     hostname = ("--hostname", "doomed@%h")
-    with running_role(tmp_path, "worker", *hostname, name="doomed", **settings) as doomed:
-        wait_until(lambda: doomed.probe("ready") == 0, timeout=60, what=f"{doomed.log_file}")
+    with running_worker(tmp_path, *hostname, name="doomed", **settings) as doomed:
         job = submit(LONG)
         victim = frozen_in_mid_simulation(job, "doomed@", doomed.process.pid)
         done = stored(job)

@@ -37,7 +37,7 @@ from tests.support.durable_tasks import (
     total,
     watched,
 )
-from tests.support.roles import ROOT, Role, running_role, wait_until
+from tests.support.roles import DURABLE_TASKS, Role, running_relay, running_role, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -242,9 +242,8 @@ def test_what_the_broker_lost_is_published_again(
     broker.delete("bulk")
     broker.delete(BOOKMARK)  # as FLUSHALL does
     wait_until(lambda: broker.llen("bulk") == 50, timeout=10, what="all are published again")
-    settings = {**role_settings, "PYTHONPATH": str(ROOT), "WORKER_SERVICE": "worker-bulk"}
-    include = ("--include", "tests.support.durable_tasks")
-    with running_role(tmp_path, "worker", *include, **settings):
+    settings = {**role_settings, "WORKER_SERVICE": "worker-bulk"}
+    with running_role(tmp_path, "worker", tasks=DURABLE_TASKS, **settings):
         for delivery_id in ids:
             assert ended(delivery_id, 60).attempts == 1
         # Acknowledged after the commit; what a killed worker has not is held for 15 minutes.
@@ -257,11 +256,8 @@ def test_relay_survives_the_loss_of_the_broker_and_of_its_own_process(
 ) -> None:
     monkeypatch.setattr(publishing, "publish_or_leave", lambda _messages: None)
     url = f"redis://:{environment.PASSWORD}@127.0.0.1:{free_port()}/0"
-    settings = {**role_settings, "BROKER_URL": url, "PYTHONPATH": str(ROOT)}
-    with running_role(
-        tmp_path, "relay", "--include", "tests.support.durable_tasks", **settings
-    ) as relay:
-        wait_until(lambda: relay.probe("live") == 0, timeout=60, what=relay.log_file.name)
+    settings = {**role_settings, "BROKER_URL": url}
+    with running_relay(tmp_path, tasks=DURABLE_TASKS, **settings) as relay:
         delivery_id = add.delay_on_commit(1, 2)
         wait_until(lambda: relay.log.count("relay_round_failed") >= 3, what="rounds that fail")
         assert relay.probe("live") == 0, "a broker that is away is no reason for a restart"

@@ -16,11 +16,17 @@ import pytest
 
 from delivery.models import Delivery, State
 from deploy.embedded.servers import free_port
-from tests.integration.conftest import running_web
-from tests.integration.test_tracing import running_relay, running_worker
 from tests.support.durable_tasks import add, fail, overstay, watched
 from tests.support.receivers import Receiver, running_receiver, silent_server
-from tests.support.roles import ROOT, role_environment, wait_until
+from tests.support.roles import (
+    DURABLE_TASKS,
+    ROOT,
+    role_environment,
+    running_relay,
+    running_web,
+    running_worker,
+    wait_until,
+)
 
 # Starts and stops several roles, with a receiver that is slow on purpose.
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(240)]
@@ -116,7 +122,10 @@ def test_a_task_is_reported_when_it_has_failed_for_good(
 ) -> None:
     settings = {**role_settings, "SENTRY_DSN": dsn(sentry.url)}
     notes = tmp_path / "notes"
-    with running_worker(tmp_path, **settings) as worker, running_relay(tmp_path, **settings):
+    with (
+        running_worker(tmp_path, tasks=DURABLE_TASKS, **settings) as worker,
+        running_relay(tmp_path, tasks=DURABLE_TASKS, **settings),
+    ):
         # Two retries that fail, and one that does not: no report.
         passing = ended(fail.delay_on_commit(str(notes), times=2))
         # Two retries, and then no more.
@@ -141,7 +150,8 @@ def test_a_task_is_reported_when_it_has_failed_for_good(
 def test_a_task_that_is_killed_for_its_time_limit_is_reported_once(
     role_settings: dict[str, str], empty_broker: Any, sentry: Receiver, tmp_path: Path
 ) -> None:
-    with running_worker(tmp_path, **role_settings, SENTRY_DSN=dsn(sentry.url)) as worker:
+    settings = {**role_settings, "SENTRY_DSN": dsn(sentry.url)}
+    with running_worker(tmp_path, tasks=DURABLE_TASKS, **settings) as worker:
         killed = ended(overstay.delay_on_commit(str(tmp_path / "notes"), stubborn=True))
         assert killed.state == State.DEAD
         assert worker.stop(timeout=30) == 0
@@ -155,7 +165,7 @@ def test_a_report_is_sent_although_the_worker_is_told_to_stop(
     role_settings: dict[str, str], empty_broker: Any, sentry: Receiver, tmp_path: Path
 ) -> None:
     settings = {**role_settings, "SENTRY_DSN": dsn(sentry.url)}
-    with running_worker(tmp_path, **settings) as worker:
+    with running_worker(tmp_path, tasks=DURABLE_TASKS, **settings) as worker:
         buggy = ended(watched.delay_on_commit("x"))
         assert worker.stop(timeout=30) == 0
     [report] = reports(sentry)
@@ -170,7 +180,7 @@ def test_a_server_that_is_away_holds_up_no_task_and_no_stop(
         away = f"http://127.0.0.1:{free_port()}"
         url = stack.enter_context(silent_server()) if silent else away
         settings = {**role_settings, "SENTRY_DSN": dsn(url), "WORKER_CONCURRENCY": "1"}
-        worker = stack.enter_context(running_worker(tmp_path, **settings))
+        worker = stack.enter_context(running_worker(tmp_path, tasks=DURABLE_TASKS, **settings))
         for number in range(5):
             ended(watched.delay_on_commit(f"{number}"))
         assert add.delay(1, 2).get(timeout=20) == 3

@@ -91,7 +91,7 @@ def running_exporter(directory: Path, **changes: str) -> Iterator[Exporter]:
     }
     with running_role(directory, "exporter", **variables) as role:
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: role.probe("http", f"{url}/livez") == 0, what=f"exporter: {role.log}")
+        role.wait_for_probe("http", f"{url}/livez")
         yield Exporter(role, url)
 
 
@@ -155,7 +155,6 @@ def worker_settings(role_settings: dict[str, str], broker_url: str) -> dict[str,
         **role_settings,
         "BROKER_URL": broker_url,
         "WORKER_SERVICE": "worker-bulk",
-        "PYTHONPATH": str(environment.ROOT),
     }
 
 
@@ -352,7 +351,7 @@ def test_what_workers_hold_and_what_a_killed_one_leaves(
     for _ in range(2):
         publish(queue="bulk", countdown=3600)
     with running_role(
-        tmp_path, "worker", "--include", "tests.support.sleeping_task", **worker_settings
+        tmp_path, "worker", tasks="tests.support.sleeping_task", **worker_settings
     ) as worker:
         wait_until(lambda: worker.probe("ready") == 0, what=f"worker: {worker.log_file}")
         found = exporter.settled(

@@ -15,7 +15,7 @@ from flower.urls import handlers
 from tornado.web import url as named_route
 
 from deploy.embedded.servers import free_port
-from tests.support.roles import ENTRYPOINT, Role, role_environment, running_role, wait_until
+from tests.support.roles import ENTRYPOINT, Role, role_environment, running_role
 
 PASSWORD = "tests-only"
 
@@ -30,10 +30,7 @@ def flower(
         FLOWER_BASIC_AUTH=f"admin:{PASSWORD},second:{PASSWORD}-2",
     ) as role:  # fmt: skip
         url = f"http://127.0.0.1:{port}/healthcheck"
-        wait_until(
-            lambda: role.probe("http", url, "FLOWER_BASIC_AUTH") == 0,
-            timeout=60, what=f"flower: {role.log_file}",
-        )  # fmt: skip
+        role.wait_for_probe("http", url, "FLOWER_BASIC_AUTH")
         yield role
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,7 +27,7 @@ from delivery.models import QuarantinedMessage
 from delivery.queue_lists import lists_of
 from deploy.embedded.servers import RedisServer, free_port
 from tests.support import forgeries
-from tests.support.roles import ROOT, Role, running_role, wait_until
+from tests.support.roles import ROOT, Role, running_role, running_worker, wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
 
@@ -62,21 +62,18 @@ def client(url: str) -> Iterator[Celery]:
         yield celery
 
 
-@contextmanager
-def running_worker(
+def worker_of_all_queues(
     directory: Path, settings: dict[str, str], url: str, **extra: str
-) -> Iterator[Role]:
-    """Run a worker of all queues, and wait until it consumes."""
+) -> AbstractContextManager[Role]:
+    """Run a worker that consumes all queues of a broker."""
     variables = {
-        **settings, "BROKER_URL": url, "WORKER_CONCURRENCY": "2", "PYTHONPATH": str(ROOT),
+        **settings, "BROKER_URL": url, "WORKER_CONCURRENCY": "2",
         "WORKER_WARM_SHUTDOWN_SECONDS": "5", **extra,
     }  # fmt: skip
-    with running_role(
-        directory, "worker", "--queues", ALL_QUEUES,
-        "--include", "tests.support.plain_tasks,tests.support.retrying_task", **variables,
-    ) as role:  # fmt: skip
-        wait_until(lambda: role.probe("ready") == 0, timeout=60, what=f"worker: {role.log_file}")
-        yield role
+    return running_worker(
+        directory, "--queues", ALL_QUEUES,
+        tasks="tests.support.plain_tasks,tests.support.retrying_task", **variables,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +82,7 @@ def worker_process(
 ) -> Iterator[Role]:
     """Run one worker for all tests that only give it messages."""
     directory, address = tmp_path_factory.mktemp("worker"), f"{redis.url}/{SHARED_DATABASE}"
-    with running_worker(directory, role_settings, address) as role:
+    with worker_of_all_queues(directory, role_settings, address) as role:
         yield role
 
 
@@ -148,7 +145,7 @@ def test_no_malformed_message_ends_a_process_and_all_are_in_quarantine(
     for queue in QUEUES:
         raw = captured(queue.name, f"malformed-{queue.name}", str(notes))
         pushed[queue.name] = list(forgeries.malformed(raw))
-    with running_worker(tmp_path, role_settings, url) as worker:
+    with worker_of_all_queues(tmp_path, role_settings, url) as worker:
         before = processes(worker)
         for queue_name, messages in pushed.items():
             assert len(messages) > 500
@@ -194,7 +191,7 @@ def test_our_own_mistakes_end_no_process_either(
     tmp_path: Path, role_settings: dict[str, str], url: str, broker: Redis
 ) -> None:
     raw = captured("mail", "mistaken", str(tmp_path / "mistaken"))
-    with running_worker(tmp_path, role_settings, url) as worker:
+    with worker_of_all_queues(tmp_path, role_settings, url) as worker:
         before = processes(worker)
         for _, message in forgeries.mistaken(raw, KEY):
             broker.lpush("mail", message)
@@ -228,7 +225,7 @@ def test_entries_that_are_no_messages_do_not_stop_the_sweep(
         broker.hset("unacked", tag, entry)
         broker.zadd("unacked_index", {tag: time.time() - 10_000 + age})
 
-    with running_worker(tmp_path, role_settings, url) as worker:
+    with worker_of_all_queues(tmp_path, role_settings, url) as worker:
         wait_until(lambda: noted(notes) == ["lost"], what=f"it comes back: {worker.log_file}")
         wait_until(lambda: is_idle(broker), what="nothing is left")
 
@@ -327,7 +324,7 @@ def test_a_signed_shutdown_counts_for_a_minute(
             return forgeries.command({"method": "shutdown", "arguments": {}}, signing.ring())
 
     topic = f"/{OWN_DATABASE}.celery.pidbox"
-    with running_worker(tmp_path, role_settings, url) as worker:
+    with worker_of_all_queues(tmp_path, role_settings, url) as worker:
         for number, age in enumerate([120, 10], start=1):
             broker.publish(topic, shutdown(age))
             refused = QuarantinedMessage.objects.filter(queue="celery.pidbox")
@@ -428,10 +425,7 @@ def test_flower_asks_workers_and_survives_forged_events(
         **{**role_settings, "BROKER_URL": url, "FLOWER_PORT": str(port), "BIND_HOST": "127.0.0.1",
            "FLOWER_BASIC_AUTH": "admin:tests-only", "FLOWER_UNAUTHENTICATED_API": "false"},
     ) as flower:  # fmt: skip
-        wait_until(
-            lambda: flower.probe("http", f"{address}/healthcheck", "FLOWER_BASIC_AUTH") == 0,
-            timeout=60, what=f"flower: {flower.log_file}",
-        )  # fmt: skip
+        flower.wait_for_probe("http", f"{address}/healthcheck", "FLOWER_BASIC_AUTH")
 
         def workers() -> dict[str, Any]:
             request = urllib.request.Request(f"{address}/api/workers?refresh=1")
@@ -472,7 +466,7 @@ def test_keys_change_without_refusing_anything(
     for number, ring in enumerate(steps):
         directory = tmp_path / str(number)
         directory.mkdir()
-        with running_worker(directory, role_settings, url, TASK_SIGNING_KEYS=ring) as worker:
+        with worker_of_all_queues(directory, role_settings, url, TASK_SIGNING_KEYS=ring) as worker:
             for other in steps[max(0, number - 1) : number + 2]:
                 word = f"{number}-{len(sent)}"
                 answer = subprocess.run(
@@ -492,7 +486,7 @@ def test_a_key_that_was_taken_away_counts_no_more(
 ) -> None:
     notes = tmp_path / "notes"
     raw = captured("mail", "by-the-old-key", str(notes))
-    with running_worker(tmp_path, role_settings, url, TASK_SIGNING_KEYS=NEW):
+    with worker_of_all_queues(tmp_path, role_settings, url, TASK_SIGNING_KEYS=NEW):
         broker.lpush("mail", raw)
         wait_until(QuarantinedMessage.objects.exists, what="it is refused")
     assert noted(notes) == []

@@ -21,14 +21,14 @@ from redis.exceptions import OutOfMemoryError
 
 from delivery.models import Delivery, State
 from housekeeping.tasks import delete_expired_sessions
-from tests.integration.conftest import Web, post_newsletter
+from tests.integration.conftest import post_newsletter
 from tests.support import plain_tasks, sleeping_task
 from tests.support.durable_tasks import effects, leave_effect_once
-from tests.support.roles import ROOT, Role, running_role, wait_until
+from tests.support.roles import DURABLE_TASKS, Role, Web, running_role, running_worker, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-TASKS = "tests.support.durable_tasks,tests.support.plain_tasks,tests.support.sleeping_task"
+TASKS = f"{DURABLE_TASKS},tests.support.plain_tasks,tests.support.sleeping_task"
 
 
 @contextmanager
@@ -44,23 +44,21 @@ def full(broker: Redis) -> Iterator[None]:
         broker.config_set("maxmemory", 0)
 
 
-@contextmanager
-def running_worker(
-    directory: Path, settings: dict[str, str], *, name: str = "worker-bulk", concurrency: int = 2
-) -> Iterator[Role]:
-    with running_role(
-        directory, "worker", "--include", TASKS, name=name, WORKER_SERVICE="worker-bulk",
-        WORKER_CONCURRENCY=str(concurrency), WORKER_WARM_SHUTDOWN_SECONDS="1",
-        PYTHONPATH=str(ROOT), **settings,
-    ) as role:  # fmt: skip
-        yield role
+@pytest.fixture
+def worker_settings(role_settings: dict[str, str]) -> dict[str, str]:
+    """Return the environment of a worker of the queue bulk that soon gives back its tasks."""
+    return {
+        **role_settings,
+        "WORKER_SERVICE": "worker-bulk",
+        "WORKER_CONCURRENCY": "2",
+        "WORKER_WARM_SHUTDOWN_SECONDS": "1",
+    }
 
 
 @pytest.fixture
-def worker(role_settings: dict[str, str], empty_broker: Redis, tmp_path: Path) -> Iterator[Role]:
+def worker(worker_settings: dict[str, str], empty_broker: Redis, tmp_path: Path) -> Iterator[Role]:
     """Run a worker of the queue bulk, with tasks of the tests."""
-    with running_worker(tmp_path, role_settings) as role:
-        wait_until(lambda: role.probe("ready") == 0, what=f"worker: {role.log_file}")
+    with running_worker(tmp_path, name="worker-bulk", tasks=TASKS, **worker_settings) as role:
         yield role
 
 
@@ -144,11 +142,11 @@ def test_a_message_that_could_not_be_noted_is_noted_once_there_is_room(
 
 @pytest.mark.parametrize("is_noted", [True, False])
 def test_a_message_that_cannot_be_given_back_does_not_hold_up_the_next(
-    role_settings: dict[str, str], empty_broker: Redis, tmp_path: Path, *, is_noted: bool
+    worker_settings: dict[str, str], empty_broker: Redis, tmp_path: Path, *, is_noted: bool
 ) -> None:
     slept, noted = tmp_path / "slept", tmp_path / "noted"
-    with running_worker(tmp_path, role_settings, concurrency=1) as worker:
-        wait_until(lambda: worker.probe("ready") == 0, what=f"worker: {worker.log_file}")
+    settings = {**worker_settings, "WORKER_CONCURRENCY": "1"}
+    with running_worker(tmp_path, name="worker-bulk", tasks=TASKS, **settings) as worker:
         if not is_noted:
             worker.process.send_signal(signal.SIGSTOP)
         sleeping_task.sleep.delay(60, str(slept))
@@ -181,28 +179,35 @@ def test_a_worker_stops_in_order_while_redis_is_full(
 
 
 def test_a_worker_starts_while_redis_is_full(
-    role_settings: dict[str, str], empty_broker: Redis, tmp_path: Path
+    worker_settings: dict[str, str], empty_broker: Redis, tmp_path: Path
 ) -> None:
     notes = tmp_path / "notes"
     plain_tasks.note.delay("waited", str(notes))  # binds the queue
-    with full(empty_broker), running_worker(tmp_path, role_settings) as worker:
-        wait_until(lambda: worker.probe("ready") == 0, what=f"worker: {worker.log_file}")
+    with (
+        full(empty_broker),
+        running_worker(tmp_path, name="worker-bulk", tasks=TASKS, **worker_settings) as worker,
+    ):
         wait_until(lambda: lines(notes) == ["waited"], what=f"the task: {worker.log[-3000:]}")
         assert "Traceback" not in worker.log
 
 
 def test_a_worker_waits_for_room_for_what_it_needs(
-    role_settings: dict[str, str], empty_broker: Redis, tmp_path: Path
+    worker_settings: dict[str, str], empty_broker: Redis, tmp_path: Path
 ) -> None:
     notes = tmp_path / "notes"
     # The binding of its queue, which a Redis that has lost its data does not have.
     empty_broker.delete("_kombu.binding.default", "_kombu.binding_permanent.default")
-    with full(empty_broker), running_worker(tmp_path, role_settings) as worker:
+    with (
+        full(empty_broker),
+        running_role(
+            tmp_path, "worker", name="worker-bulk", tasks=TASKS, **worker_settings
+        ) as worker,
+    ):
         wait_until(lambda: worker.log.count("FullBrokerError") >= 3, what=worker.log[-3000:])
         assert worker.probe("live") == 0
         assert worker.probe("ready") == 1
         empty_broker.config_set("maxmemory", 0)
-        wait_until(lambda: worker.probe("ready") == 0, what=f"worker: {worker.log_file}")
+        worker.wait_for_probe("ready")
         plain_tasks.note.delay("done", str(notes))
         wait_until(lambda: lines(notes) == ["done"], what=f"the task: {worker.log[-3000:]}")
 

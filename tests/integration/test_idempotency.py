@@ -17,7 +17,8 @@ from jobs import kinds
 from jobs.models import Job
 from jobs.services import IdempotencyKeyReusedError, job_submit
 from newsletters.models import Newsletter, Recipient
-from tests.integration.conftest import TOKEN, Web
+from tests.integration.conftest import TOKEN
+from tests.support.roles import Web
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis")]
 

@@ -45,9 +45,9 @@ from images.services import (
 from jobs.models import Job, State
 from jobs.services import job_cancel, job_fail
 from tests.conftest import broker_is_idle
-from tests.integration.conftest import TOKEN, Web, assert_error, wait_for_end
+from tests.integration.conftest import TOKEN, assert_error, wait_for_end
 from tests.support.pictures import encoded, photograph
-from tests.support.roles import Role, running_role, wait_until
+from tests.support.roles import Role, Web, running_worker, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -291,11 +291,10 @@ def test_a_killed_worker_costs_no_file_and_doubles_none(
     bulk_worker: Role, role_settings: dict[str, str], broker: Redis, tmp_path: Path
 ) -> None:
     """One of two workers loses its main process and all below it, as with its machine."""
-    with running_role(
-        tmp_path, "worker", name="doomed", WORKER_SERVICE="worker-bulk", WORKER_CONCURRENCY="2",
+    with running_worker(
+        tmp_path, name="doomed", WORKER_SERVICE="worker-bulk", WORKER_CONCURRENCY="2",
         **role_settings,
     ) as doomed:  # fmt: skip
-        wait_until(lambda: doomed.probe("ready") == 0, timeout=60, what=doomed.log)
         jobs = [submit(large()), submit(large())]
         children = {child.pid for child in psutil.Process(doomed.process.pid).children()}
 

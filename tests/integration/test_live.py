@@ -32,9 +32,9 @@ from jobs import kinds, live
 from jobs.feeds import Watcher
 from jobs.models import Job, State
 from jobs.services import job_cancel, job_finish, job_progress, job_submit
-from tests.integration.conftest import TOKEN, Web, running_web
+from tests.integration.conftest import TOKEN
 from tests.support import environment
-from tests.support.roles import wait_until
+from tests.support.roles import Web, running_web, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

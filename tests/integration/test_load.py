@@ -14,9 +14,9 @@ import pytest
 
 from jobs.models import Job
 from newsletters.models import Newsletter
-from tests.integration.conftest import TOKEN, Web
+from tests.integration.conftest import TOKEN
 from tests.support.environment import OUTSIDE
-from tests.support.roles import ROOT, Role, wait_until
+from tests.support.roles import ROOT, Role, Web, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -15,9 +15,9 @@ import pytest
 
 from delivery.models import Delivery
 from jobs.models import Job, State
-from tests.integration.conftest import TOKEN, Web, wait_for_end
+from tests.integration.conftest import TOKEN, wait_for_end
 from tests.support.mail_sink import MailSink
-from tests.support.roles import Role, wait_until
+from tests.support.roles import Role, Web, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

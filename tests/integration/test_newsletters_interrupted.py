@@ -9,7 +9,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from jobs.models import Job, State
 from newsletters.models import Recipient, RecipientState
 from newsletters.services import newsletter_submit
 from tests.support.mail_sink import MailSink
-from tests.support.roles import ROOT, Role, running_role, wait_until
+from tests.support.roles import ROOT, Role, running_relay, running_worker, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -50,8 +50,7 @@ def own_settings(role_settings: dict[str, str], redis: RedisServer) -> dict[str,
 
 @pytest.fixture(scope="module")
 def relay(own_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Role]:
-    with running_role(tmp_path_factory.mktemp("relay"), "relay", **own_settings) as role:
-        wait_until(lambda: role.probe("live") == 0, timeout=60, what=f"relay: {role.log_file}")
+    with running_relay(tmp_path_factory.mktemp("relay"), **own_settings) as role:
         yield role
 
 
@@ -61,13 +60,12 @@ def only_the_relay_publishes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publishing, "publish_or_leave", lambda _messages: None)
 
 
-@contextmanager
-def own_worker(directory: Path, settings: dict[str, str], name: str) -> Iterator[Role]:
-    with running_role(
-        directory, "worker", name=name, WORKER_CONCURRENCY=str(POOL_PROCESSES), **settings
-    ) as role:
-        wait_until(lambda: role.probe("ready") == 0, timeout=60, what=f"worker: {role.log_file}")
-        yield role
+def own_worker(
+    directory: Path, settings: dict[str, str], name: str
+) -> AbstractContextManager[Role]:
+    """Run a worker of the broker of these tests."""
+    concurrency = str(POOL_PROCESSES)
+    return running_worker(directory, name=name, WORKER_CONCURRENCY=concurrency, **settings)
 
 
 def submit_both_styles() -> None:

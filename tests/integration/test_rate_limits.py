@@ -21,7 +21,8 @@ from console.rate_limits import client_network
 from housekeeping.tasks import delete_full_rate_buckets
 from jobs.models import RateBucket
 from jobs.rate_limit import Rate, RateLimitedError, give_back, take
-from tests.integration.conftest import TOKEN, Web, running_web
+from tests.integration.conftest import TOKEN
+from tests.support.roles import Web, running_web
 
 #: A rate at which nothing comes back while a test runs: one token in a minute.
 BURST = 20

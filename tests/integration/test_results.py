@@ -27,7 +27,7 @@ from delivery.models import Delivery, State
 from delivery.results import STORE_RESULT, DatabaseBackend, DeadDeliveryError
 from deploy.embedded.servers import free_port
 from tests.support import plain_tasks
-from tests.support.roles import ROOT, running_role, wait_until
+from tests.support.roles import running_role, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -354,12 +354,9 @@ def test_a_worker_runs_the_body_once_though_a_member_was_delivered_twice(
     settings = {
         "WORKER_SERVICE": "worker-bulk",
         "WORKER_CONCURRENCY": "2",
-        "PYTHONPATH": str(ROOT),
         **role_settings,
     }
-    with running_role(
-        tmp_path, "worker", "--include", "tests.support.plain_tasks", **settings
-    ) as worker:
+    with running_role(tmp_path, "worker", tasks="tests.support.plain_tasks", **settings) as worker:
         assert ending.get(timeout=60) == [2, 4, None], worker.log
         wait_until(lambda: not broker.llen("bulk") and not broker.hlen("unacked"))
         assert worker.stop(timeout=60) == 0

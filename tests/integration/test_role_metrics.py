@@ -35,16 +35,17 @@ from delivery.relay import BATCH
 from deploy.embedded.servers import PostgresServer, RedisServer, free_port, running
 from housekeeping.tasks import delete_expired_sessions
 from telemetry import catalogue
-from tests.conftest import DURABLE_TASKS
-from tests.integration.conftest import TOKEN, Web, running_web
+from tests.integration.conftest import TOKEN
 from tests.support.durable_tasks import add
 from tests.support.environment import PASSWORD
 from tests.support.roles import (
+    DURABLE_TASKS,
     ENTRYPOINT,
-    ROOT,
     Role,
+    Web,
     role_environment,
     running_role,
+    running_web,
     wait_until,
 )
 from tests.support.scrapes import Scrape, parse, scrape
@@ -71,13 +72,13 @@ class Measured:
 
 @contextmanager
 def measured_role(
-    directory: Path, role: str, *arguments: str, name: str = "", **settings: str
+    directory: Path, role: str, *, name: str = "", tasks: str = "", **settings: str
 ) -> Iterator[Measured]:
     """Run a role that serves its metrics, and wait until its loop turns."""
     port = free_port()
     settings = {**settings, "METRICS_PORT": str(port), "BIND_HOST": "127.0.0.1"}
-    with running_role(directory, role, *arguments, name=name, **settings) as running:
-        wait_until(lambda: running.probe("live") == 0, what=f"{role}: {running.log_file}")
+    with running_role(directory, role, name=name, tasks=tasks, **settings) as running:
+        running.wait_for_probe("live")
         yield Measured(running, port)
 
 
@@ -158,7 +159,6 @@ def test_the_one_that_stands_by_says_so_and_takes_over(
     with measured_role(tmp_path, "beat", name="first", **role_settings) as first:
         wait_until(sent, what=f"it sends: {first.role.log}")
         with measured_role(tmp_path, "beat", name="second", **role_settings) as second:
-            wait_until(lambda: second.role.probe("live") == 0, what=second.role.log)
             leading, standing_by = first.scrape(), second.scrape()
             assert leading.value("celery_beat_leader") == 1
             assert standing_by.value("celery_beat_leader") == 0
@@ -265,8 +265,7 @@ def enter(number: int, *, queue: str = "bulk", task: str = add.name) -> None:
 def test_a_relay_counts_what_the_broker_got(
     role_settings: dict[str, str], empty_broker: Redis, tmp_path: Path, transactional_db: None
 ) -> None:
-    settings = {**role_settings, "PYTHONPATH": str(ROOT)}
-    with measured_role(tmp_path, "relay", *DURABLE_TASKS, **settings) as relay:
+    with measured_role(tmp_path, "relay", tasks=DURABLE_TASKS, **role_settings) as relay:
         wait_until(
             lambda: relay.scrape().value("celery_relay_last_round_timestamp_seconds") > 0,
             what=relay.role.log,
@@ -321,7 +320,6 @@ def test_a_relay_counts_what_the_broker_got(
 def test_a_relay_counts_what_it_buries_as_ends_that_were_not_good(
     role_settings: dict[str, str], empty_broker: Redis, tmp_path: Path, transactional_db: None
 ) -> None:
-    settings = {**role_settings, "PYTHONPATH": str(ROOT)}
     unknown = {"name": "tests.of_another_version", "queue_name": "mail"}
     deadly = {"name": add.name, "queue_name": "bulk"}
     enter(3)
@@ -333,7 +331,7 @@ def test_a_relay_counts_what_it_buries_as_ends_that_were_not_good(
     long_ago = timezone.now() - timedelta(hours=2)
     Delivery.objects.filter(task=unknown["name"]).update(created_at=long_ago)
     enter(1)
-    with measured_role(tmp_path, "relay", *DURABLE_TASKS, **settings) as relay:
+    with measured_role(tmp_path, "relay", tasks=DURABLE_TASKS, **role_settings) as relay:
         wait_until(
             lambda: relay.scrape().value("celery_relay_published_total", queue_name="bulk") == 1,
             what=relay.role.log,

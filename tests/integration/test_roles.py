@@ -7,7 +7,6 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,19 @@ from delivery import publishing
 from deploy.embedded.servers import RedisServer, free_port, running
 from jobs.models import Job, State
 from newsletters.services import newsletter_submit
-from tests.integration.conftest import TOKEN, Web, post_newsletter, wait_for_end
+from tests.integration.conftest import TOKEN, post_newsletter, wait_for_end
 from tests.support import environment
 from tests.support.mail_sink import MailSink
-from tests.support.roles import ENTRYPOINT, ROOT, Role, role_environment, running_role, wait_until
+from tests.support.roles import (
+    ENTRYPOINT,
+    Role,
+    Web,
+    role_environment,
+    running_role,
+    running_web,
+    running_worker,
+    wait_until,
+)
 from tests.support.sleeping_task import sleep
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -104,20 +112,17 @@ def test_every_line_of_a_log_is_json(web: Web, worker: Role) -> None:
 def test_submissions_are_accepted_while_the_broker_is_down(
     role_settings: dict[str, str], tmp_path: Path
 ) -> None:
-    port = free_port()
     dead = f"redis://:x@127.0.0.1:{free_port()}"
     settings = {**role_settings, "BROKER_URL": f"{dead}/0", "CHANNEL_LAYER_URL": f"{dead}/1"}
-    with running_role(tmp_path, "web", WEB_PORT=str(port), **settings) as role:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: role.probe("http", f"{url}/readyz") == 0, what=f"web: {role.log_file}")
+    with running_web(tmp_path, **settings) as web:
         begun = time.monotonic()
-        status, job = post_newsletter(url, "ada@example.com")
+        status, job = post_newsletter(web.url, "ada@example.com")
         seconds = time.monotonic() - begun
 
         assert status == 202
         assert seconds < 5
         assert Job.objects.get(id=job["id"]).state == State.QUEUED
-        assert get(f"{url}/health")[0] == 503
+        assert get(f"{web.url}/health")[0] == 503
 
 
 @pytest.mark.parametrize("gone", [{"DATABASE_URL"}, {"DATABASE_URL", "BROKER_URL"}])
@@ -132,7 +137,7 @@ def test_submissions_get_503_while_the_database_is_down(
     dead = {name: nowhere[name] for name in gone}
     with running_role(tmp_path, "web", WEB_PORT=str(port), **{**role_settings, **dead}) as role:
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: role.probe("http", f"{url}/livez") == 0, what=f"web: {role.log_file}")
+        role.wait_for_probe("http", f"{url}/livez")
         with pytest.raises(urllib.error.HTTPError) as caught:
             post_newsletter(url, "ada@example.com")
 
@@ -142,22 +147,18 @@ def test_submissions_get_503_while_the_database_is_down(
         assert get(f"{url}/readyz")[0] == 503
 
 
-def ready_check(role: Role, port: int) -> Callable[[], bool]:
-    checks = {
+@pytest.mark.parametrize("name", GRACE)
+def test_term_ends_every_role_cleanly_within_its_grace(
+    name: str, role_settings: dict[str, str], tmp_path: Path
+) -> None:
+    port = free_port()
+    probes = {
         "web": ("http", f"http://127.0.0.1:{port}/readyz"),
         "worker": ("ready",),
         "beat": ("live",),
         "flower": ("http", f"http://127.0.0.1:{port}/healthcheck", "FLOWER_BASIC_AUTH"),
         "exporter": ("http", f"http://127.0.0.1:{port}/metrics"),
     }
-    return lambda: role.probe(*checks[role.name]) == 0
-
-
-@pytest.mark.parametrize("name", GRACE)
-def test_term_ends_every_role_cleanly_within_its_grace(
-    name: str, role_settings: dict[str, str], tmp_path: Path
-) -> None:
-    port = free_port()
     with running_role(
         tmp_path,
         name,
@@ -167,7 +168,7 @@ def test_term_ends_every_role_cleanly_within_its_grace(
         FLOWER_BASIC_AUTH="admin:tests-only",
         **role_settings,
     ) as role:
-        wait_until(ready_check(role, port), timeout=60, what=f"{name}: {role.log_file}")
+        role.wait_for_probe(*probes[name])
 
         assert role.stop(timeout=GRACE[name]) == 0
         assert "Traceback" not in role.log
@@ -182,17 +183,17 @@ def test_web_ends_although_somebody_watches_a_job(
     role_settings: dict[str, str], tmp_path: Path
 ) -> None:
     job = Job.objects.create(kind="newsletter", state=State.RUNNING, total=1)
-    port = free_port()
-    with running_role(tmp_path, "web", WEB_PORT=str(port), **role_settings) as role:
-        wait_until(ready_check(role, port), what=f"web: {role.log_file}")
-        with connect(
-            f"ws://127.0.0.1:{port}/ws/jobs/{job.id}",
-            origin=Origin(f"http://127.0.0.1:{port}"),
+    with (
+        running_web(tmp_path, **role_settings) as web,
+        connect(
+            f"{web.url.replace('http', 'ws', 1)}/ws/jobs/{job.id}",
+            origin=Origin(web.url),
             additional_headers={"Authorization": f"Bearer {TOKEN}"},
-        ) as socket:
-            socket.recv(timeout=10)
-            assert role.stop(timeout=GRACE["web"]) == 0
-            assert "Traceback" not in role.log
+        ) as socket,
+    ):
+        socket.recv(timeout=10)
+        assert web.role.stop(timeout=GRACE["web"]) == 0
+        assert "Traceback" not in web.role.log
 
 
 def test_a_worker_gives_its_mails_back_when_it_is_stopped(
@@ -233,7 +234,6 @@ def test_tasks_end_in_time_or_go_back_to_the_queue(
         "WORKER_SERVICE": "worker-bulk",
         "WORKER_CONCURRENCY": "2",
         "WORKER_WARM_SHUTDOWN_SECONDS": "12",
-        "PYTHONPATH": str(ROOT),
     }
     notes = tmp_path / "notes"
     notes.touch()
@@ -243,7 +243,7 @@ def test_tasks_end_in_time_or_go_back_to_the_queue(
         for _ in range(5):
             sleep.apply_async((seconds, str(notes)), **options)
         with running_role(
-            tmp_path, "worker", "--include", "tests.support.sleeping_task", **settings
+            tmp_path, "worker", tasks="tests.support.sleeping_task", **settings
         ) as role:
             wait_until(lambda: notes.read_text().count("start") == 2, what="two tasks run")
             assert role.stop(timeout=GRACE["worker"]) == 0
@@ -263,14 +263,13 @@ def test_a_worker_consumes_again_after_the_broker_was_away(
         "BROKER_URL": f"redis://:{environment.PASSWORD}@127.0.0.1:{port}/0",
     }
     with running(RedisServer(directory, port, environment.PASSWORD)):
-        worker = running_role(tmp_path, "worker", **settings)
+        worker = running_worker(tmp_path, **settings)
         role = worker.__enter__()
-        wait_until(lambda: role.probe("ready") == 0, timeout=60, what=f"worker: {role.log_file}")
     try:
         wait_until(lambda: role.probe("ready") == 1, what="not ready without a broker")
         assert role.probe("live") == 0, "a broker that is down is no reason for a restart"
         with running(RedisServer(directory, port, environment.PASSWORD)):
-            wait_until(lambda: role.probe("ready") == 0, timeout=60, what="ready again")
+            role.wait_for_probe("ready")
             noted = Path(role.environment["HEARTBEAT_FILE"]).read_text()
             wait_until(
                 lambda: Path(role.environment["HEARTBEAT_FILE"]).read_text() != noted,
@@ -316,4 +315,4 @@ def test_a_role_does_not_pass_for_ready_by_the_heartbeat_of_one_that_was_killed(
     )
     with running_role(tmp_path, "worker", **role_settings) as role:
         wait_until(lambda: role.probe("ready") != 0, timeout=20, what="it is not ready yet")
-        wait_until(lambda: role.probe("ready") == 0, timeout=60, what="it is ready")
+        role.wait_for_probe("ready")

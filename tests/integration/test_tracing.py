@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,23 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as Proto
 from delivery.models import Delivery
 from deploy.embedded.servers import RedisServer, free_port, running
 from jobs.models import Job, State
-from tests.integration.conftest import TOKEN, Web, running_web, wait_for_end
+from tests.integration.conftest import TOKEN, wait_for_end
 from tests.support import environment
 from tests.support.durable_tasks import add
 from tests.support.mail_sink import MailSink
 from tests.support.receivers import Receiver, Span, running_receiver, silent_server, spans
-from tests.support.roles import ROOT, Role, role_environment, running_role, wait_until
+from tests.support.roles import (
+    DURABLE_TASKS,
+    ROOT,
+    Role,
+    Web,
+    role_environment,
+    running_relay,
+    running_role,
+    running_web,
+    running_worker,
+    wait_until,
+)
 
 # Starts and stops several roles, with a receiver that is slow on purpose.
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(240)]
@@ -36,24 +47,6 @@ NEVER = "600000"
 def collector() -> Iterator[Receiver]:
     with running_receiver() as receiver:
         yield receiver
-
-
-@contextmanager
-def running_worker(directory: Path, **settings: str) -> Iterator[Role]:
-    settings = {"PYTHONPATH": str(ROOT), "WORKER_CONCURRENCY": "2", **settings}
-    include = ("--include", "tests.support.durable_tasks")
-    with running_role(directory, "worker", *include, **settings) as role:
-        wait_until(lambda: role.probe("ready") == 0, timeout=60, what=f"worker: {role.log_file}")
-        yield role
-
-
-@contextmanager
-def running_relay(directory: Path, **settings: str) -> Iterator[Role]:
-    settings = {"PYTHONPATH": str(ROOT), **settings}
-    include = ("--include", "tests.support.durable_tasks")
-    with running_role(directory, "relay", *include, **settings) as role:
-        wait_until(lambda: role.probe("live") == 0, timeout=60, what=f"relay: {role.log_file}")
-        yield role
 
 
 #: A program that cannot publish: a task that the code has, and one that it does not have.
@@ -130,7 +123,7 @@ def test_one_request_is_one_trace_from_web_to_the_last_task(
     }
     with (
         running_web(tmp_path, DATABASE_POOL_SIZE="4", **settings) as web,
-        running_worker(tmp_path, **settings) as worker,
+        running_worker(tmp_path, tasks=DURABLE_TASKS, **settings) as worker,
     ):
         job, request_id = submit(web)
         assert wait_for_end(job).state == State.SUCCEEDED
@@ -179,8 +172,8 @@ def test_a_trace_goes_on_after_the_broker_was_away(
         web = stack.enter_context(running_web(tmp_path, **settings))
         job, _request_id = submit(web)
         stack.enter_context(running(RedisServer(directory, port, environment.PASSWORD)))
-        stack.enter_context(running_worker(tmp_path, **settings))
-        stack.enter_context(running_relay(tmp_path, **settings))
+        stack.enter_context(running_worker(tmp_path, tasks=DURABLE_TASKS, **settings))
+        stack.enter_context(running_relay(tmp_path, tasks=DURABLE_TASKS, **settings))
         assert wait_for_end(job).state == State.SUCCEEDED
         tasks = {str(row.id) for row in Delivery.objects.filter(args__0=str(job.id))}
         wait_until(lambda: set(runs(spans(collector))) == tasks, what="a span of each task")
@@ -209,7 +202,7 @@ def test_term_loses_no_span(
     }
     with (
         running_web(tmp_path, **settings) as web,
-        running_worker(tmp_path, **settings) as worker,
+        running_worker(tmp_path, tasks=DURABLE_TASKS, **settings) as worker,
     ):
         job, _request_id = submit(web)
         plain = [add.delay(number, 1) for number in range(50)]
@@ -244,7 +237,7 @@ def test_a_collector_that_is_away_costs_one_line(
             "OTEL_BSP_SCHEDULE_DELAY": "100",
             "WORKER_CONCURRENCY": "1",
         }
-        worker = stack.enter_context(running_worker(tmp_path, **settings))
+        worker = stack.enter_context(running_worker(tmp_path, tasks=DURABLE_TASKS, **settings))
         for number in range(60):
             assert add.delay(number, 1).get(timeout=20) == number + 1
             time.sleep(0.1)
@@ -273,7 +266,7 @@ def test_what_is_off_is_not_even_imported(
     }
     with running_role(tmp_path, role, **settings) as running_one:
         probe = (check,) if check else ("http", f"http://127.0.0.1:{port}/readyz")
-        wait_until(lambda: running_one.probe(*probe) == 0, timeout=60, what=running_one.log)
+        running_one.wait_for_probe(*probe)
         assert running_one.stop(timeout=60) == 0
     files = list(tmp_path.glob("imports.*"))
     imported = {name for file in files for name in file.read_text().splitlines()}

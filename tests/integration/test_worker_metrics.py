@@ -7,7 +7,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,7 +25,7 @@ from delivery.models import Delivery, State
 from deploy.embedded.servers import RedisServer, free_port, running
 from telemetry import catalogue
 from telemetry.worker_metrics import BORN_EXCEPTIONS
-from tests.conftest import DURABLE_TASKS, broker_is_idle
+from tests.conftest import broker_is_idle
 from tests.support import environment
 from tests.support.durable_tasks import (
     add,
@@ -45,13 +45,13 @@ from tests.support.measured_tasks import (
     plain_sleep,
 )
 from tests.support.metrics import Scrape, Series, scrape, series
-from tests.support.roles import ROOT, Role, running_role, wait_until
+from tests.support.roles import DURABLE_TASKS, Role, running_relay, running_worker, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 #: Away from the broker's database that the workers of other tests consume.
 DATABASE = 9
-TASKS = ("--include", "tests.support.durable_tasks,tests.support.measured_tasks")
+TASKS = f"{DURABLE_TASKS},tests.support.measured_tasks"
 WORKER_QUEUES = {queue.name for queue in topology.queues_of("worker")}
 #: Where the tests' tasks go.
 QUEUE = "default"
@@ -119,16 +119,14 @@ class Stand:
         wait_until(self.is_idle, timeout=60, what=f"everything has ended: {self.role.log[-3000:]}")
 
 
-@contextmanager
-def running_worker(
+def measured_worker(
     directory: Path, pool: str, url: str, settings: dict[str, str], port: str
-) -> Iterator[Role]:
-    with running_role(
-        directory, "worker", *TASKS, "--pool", pool, **settings, METRICS_PORT=port,
-        BROKER_URL=url, WORKER_CONCURRENCY="2", PYTHONPATH=str(ROOT),
-    ) as role:  # fmt: skip
-        wait_until(lambda: role.probe("ready") == 0, timeout=60, what=f"worker: {role.log_file}")
-        yield role
+) -> AbstractContextManager[Role]:
+    """Run a worker that serves its metrics, with two slots in a pool of some kind."""
+    return running_worker(
+        directory, "--pool", pool, tasks=TASKS, **settings, METRICS_PORT=port,
+        BROKER_URL=url, WORKER_CONCURRENCY="2",
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -140,17 +138,9 @@ def stands(
     directory = tmp_path_factory.mktemp("metrics")
     with Redis.from_url(url) as broker, ExitStack() as always, ExitStack() as current:
         broker.flushdb()
-        relay = always.enter_context(
-            running_role(
-                directory,
-                "relay",
-                *DURABLE_TASKS,
-                **role_settings,
-                BROKER_URL=url,
-                PYTHONPATH=str(ROOT),
-            )
+        always.enter_context(
+            running_relay(directory, tasks=DURABLE_TASKS, **role_settings, BROKER_URL=url)
         )
-        wait_until(lambda: relay.probe("live") == 0, timeout=60, what=f"relay: {relay.log_file}")
         started: dict[str, Stand] = {}
 
         def start(pool: str) -> Stand:
@@ -159,7 +149,9 @@ def stands(
                 started.clear()
                 port = str(free_port())
                 folder = tmp_path_factory.mktemp(pool)
-                role = current.enter_context(running_worker(folder, pool, url, role_settings, port))
+                role = current.enter_context(
+                    measured_worker(folder, pool, url, role_settings, port)
+                )
                 started[pool] = Stand(pool, role, port, broker, url)
             return started[pool]
 
@@ -277,7 +269,7 @@ def test_every_series_is_there_before_the_first_task(
     role_settings: dict[str, str], redis: RedisServer, tmp_path: Path
 ) -> None:
     port, url = str(free_port()), f"{redis.url}/{DATABASE + 1}"
-    with running_worker(tmp_path, "threads", url, role_settings, port):
+    with measured_worker(tmp_path, "threads", url, role_settings, port):
         samples = scrape(port).samples(COUNTED)
         with client_of(url) as client:
             # Ends with the first answer: one worker is there.
@@ -550,7 +542,7 @@ def test_a_worker_without_a_broker_answers_and_says_so(
     with ExitStack() as stack:
         with running(server):
             stack.enter_context(
-                running_worker(tmp_path, "prefork", f"{server.url}/0", role_settings, port)
+                measured_worker(tmp_path, "prefork", f"{server.url}/0", role_settings, port)
             )
             assert scrape(port).value("celery_worker_consuming") == 1
         wait_until(lambda: scrape(port).value("celery_worker_consuming") == 0)
@@ -587,7 +579,7 @@ def test_only_the_main_process_holds_the_port_which_is_free_when_it_is_killed(
     role_settings: dict[str, str], redis: RedisServer, tmp_path: Path
 ) -> None:
     port, url = str(free_port()), f"{redis.url}/{DATABASE + 1}"
-    with running_worker(tmp_path, "prefork", url, role_settings, port) as role:
+    with measured_worker(tmp_path, "prefork", url, role_settings, port) as role:
         main = psutil.Process(role.process.pid)
         # One that is forked after the server has started.
         [first, _second] = main.children()
@@ -597,7 +589,7 @@ def test_only_the_main_process_holds_the_port_which_is_free_when_it_is_killed(
 
         main.kill()
         role.process.wait()
-        with running_worker(tmp_path, "prefork", url, role_settings, port) as other:
+        with measured_worker(tmp_path, "prefork", url, role_settings, port) as other:
             # The heartbeat of the killed one said that it is ready.
             wait_until(lambda: is_served(port), what=f"metrics: {other.log_file}")
 
@@ -607,7 +599,7 @@ def test_a_task_that_runs_out_of_memory_has_failed(
 ) -> None:
     """Celery raises the error in its main process, and announces nothing."""
     port, url = str(free_port()), f"{redis.url}/{DATABASE + 1}"
-    with running_worker(tmp_path, "prefork", url, role_settings, port) as role:
+    with measured_worker(tmp_path, "prefork", url, role_settings, port) as role:
         with app.connection_for_write(url) as connection:
             plain_out_of_memory.apply_async(connection=connection)
         labels = {"name": plain_out_of_memory.name, "queue_name": QUEUE, "exception": "MemoryError"}

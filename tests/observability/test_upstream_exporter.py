@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,20 @@ from telemetry.reading_accounts import ACCOUNTS, prepare
 from tests.observability.comparison import Comparison, Row
 from tests.support import environment, upstream_exporter
 from tests.support.durable_tasks import add, fail, fail_for_good, linger, overstay
-from tests.support.roles import ROOT, Role, running_role, wait_until
+from tests.support.roles import (
+    DURABLE_TASKS,
+    Role,
+    running_relay,
+    running_role,
+    running_worker,
+    wait_until,
+)
 from tests.support.scrapes import Scrape, scrape
 from tests.support.upstream_exporter import UpstreamExporter
 
 # It starts two workers one after the other, and an exporter twice: 90 s on a quiet machine.
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 
-TASKS = ("--include", "tests.support.durable_tasks")
 QUEUE = "default"
 #: How many messages wait with each priority, once there is no worker.
 WAITING = {0: 5, 3: 3, 9: 4}
@@ -74,22 +80,16 @@ class Stand:
     worker_port: int = field(default_factory=free_port)
     exporter_port: int = field(default_factory=free_port)
 
-    @contextmanager
-    def running_worker(self) -> Iterator[Role]:
-        with running_role(
-            self.directory, "worker", *TASKS, "--pool", "prefork", **self.settings,
+    def running_worker(self) -> AbstractContextManager[Role]:
+        return running_worker(
+            self.directory, "--pool", "prefork", tasks=DURABLE_TASKS, **self.settings,
             METRICS_PORT=str(self.worker_port), WORKER_CONCURRENCY="4",
-        ) as worker:  # fmt: skip
-            wait_until(lambda: worker.probe("ready") == 0, timeout=60, what=worker.log)
-            yield worker
+        )  # fmt: skip
 
-    @contextmanager
-    def running_relay(self) -> Iterator[Role]:
-        with running_role(
-            self.directory, "relay", *TASKS, **self.settings, METRICS_PORT=str(self.relay_port)
-        ) as relay:
-            wait_until(lambda: relay.probe("live") == 0, timeout=60, what=relay.log)
-            yield relay
+    def running_relay(self) -> AbstractContextManager[Role]:
+        return running_relay(
+            self.directory, tasks=DURABLE_TASKS, **self.settings, METRICS_PORT=str(self.relay_port)
+        )
 
     @contextmanager
     def running_exporter(self) -> Iterator[Role]:
@@ -100,8 +100,7 @@ class Stand:
             DATABASE_URL=f"{account}:{environment.POSTGRES_PORT}/test_celeriac",
             EXPORTER_PORT=str(self.exporter_port),
         ) as exporter:  # fmt: skip
-            page = f"http://127.0.0.1:{self.exporter_port}/livez"
-            wait_until(lambda: exporter.probe("http", page) == 0, what=exporter.log)
+            exporter.wait_for_probe("http", f"http://127.0.0.1:{self.exporter_port}/livez")
             yield exporter
 
     @contextmanager
@@ -133,7 +132,7 @@ def stand(
     tmp_path: Path,
 ) -> Stand:
     prepare({account.password_variable: environment.PASSWORD for account in ACCOUNTS})
-    settings = {**role_settings, "BROKER_URL": f"{broker.url}/0", "PYTHONPATH": str(ROOT)}
+    settings = {**role_settings, "BROKER_URL": f"{broker.url}/0"}
     return Stand(tmp_path, packages, broker, settings)
 
 
