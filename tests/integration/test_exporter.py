@@ -34,7 +34,7 @@ from telemetry.management.commands import doctor_facts
 from telemetry.models import Presence
 from tests.support import environment
 from tests.support.exporter_scrapes import Scrape, scrape
-from tests.support.roles import Role, running_role, wait_until
+from tests.support.roles import Role, running_role, running_worker, wait_until
 from tests.support.sleeping_task import sleep
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -350,10 +350,7 @@ def test_what_workers_hold_and_what_a_killed_one_leaves(
         publish(queue="bulk", countdown=300)
     for _ in range(2):
         publish(queue="bulk", countdown=3600)
-    with running_role(
-        tmp_path, "worker", tasks="tests.support.sleeping_task", **worker_settings
-    ) as worker:
-        wait_until(lambda: worker.probe("ready") == 0, what=f"worker: {worker.log_file}")
+    with running_worker(tmp_path, tasks="tests.support.sleeping_task", **worker_settings):
         found = exporter.settled(
             lambda now: (
                 now.value("celery_broker_eta_backlog", queue_name="bulk") == 5
