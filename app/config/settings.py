@@ -232,7 +232,9 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 }
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
-CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0.2}
+# Celery's retry waits for three time-outs of a frozen broker before the caller may go on. It is not
+# needed for a connection that the broker has closed: redis-py opens another before it sends.
+CELERY_TASK_PUBLISH_RETRY = False
 
 #: Keys of the signed messages, by id: the first signs, all verify (delivery/signing.py).
 TASK_SIGNING_KEYS: dict[str, str] = env.signing_keys("TASK_SIGNING_KEYS")

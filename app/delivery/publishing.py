@@ -37,6 +37,8 @@ _quiet_until = 0.0
 def publish(messages: Sequence[Message]) -> None:
     """Publish messages; more than one go to the broker in one round trip.
 
+    A broker that is frozen costs one time-out (``BROKER_SOCKET_TIMEOUT_SECONDS``).
+
     Raises:
         Exception: The broker is away or does not answer. Some messages may have been published.
     """
@@ -46,8 +48,7 @@ def publish(messages: Sequence[Message]) -> None:
         else:
             with producer.batch():
                 for message in messages:
-                    # Within a batch nothing is sent yet, so there is nothing to try again.
-                    _send(message, producer, retry=False)
+                    _send(message, producer)
     published.send_robust(sender=None, messages=messages)
 
 
@@ -74,8 +75,8 @@ def publish_or_leave(messages: Sequence[Message]) -> None:
         left_to_the_relay.send_robust(sender=None, messages=messages)
 
 
-def _send(message: Message, producer: Any, **options: Any) -> None:
+def _send(message: Message, producer: Any) -> None:
     task: Any = current_app.tasks[message.task]
     # Of whoever asked for the work, also when the relay publishes much later.
     with origin.restored(message.options):
-        task.publish(message, producer, **options)
+        task.publish(message, producer)

@@ -217,7 +217,7 @@ class BaseTask(Task):
         options = {"queue": wanted} if wanted else {}
         return str(self.app.amqp.router.route(options, self.name)["queue"].name)
 
-    def publish(self, message: Message, producer: Any, **options: Any) -> None:
+    def publish(self, message: Message, producer: Any) -> None:
         """Publish the message of a delivery (``delivery.publishing``)."""
         kept = origin.without(message.options)
         headers = {
@@ -227,7 +227,7 @@ class BaseTask(Task):
         }
         super().apply_async(
             tuple(message.args), dict(message.kwargs), task_id=str(message.id), producer=producer,
-            queue=message.queue, headers=headers, add_to_parent=False, **kept, **options,
+            queue=message.queue, headers=headers, add_to_parent=False, **kept,
         )  # fmt: skip
 
     def signature_from_request(self, *arguments: Any, **options: Any) -> Any:

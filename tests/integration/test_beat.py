@@ -24,6 +24,7 @@ from deploy.embedded.servers import PostgresServer, RedisServer, free_port, runn
 from housekeeping.tasks import delete_expired_sessions
 from telemetry.schedulers import LEADER_LOCK, STANDBY_SECONDS, WatchedDatabaseScheduler
 from tests.support.environment import PASSWORD
+from tests.support.other_broker import publish_to
 from tests.support.roles import (
     ENTRYPOINT,
     Role,
@@ -250,8 +251,7 @@ def test_a_database_error_while_sending_loses_no_occurrence(
 def test_without_a_broker_a_durable_entry_is_stored_at_once(
     entry: PeriodicTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(current_app.conf, "broker_write_url", f"redis://127.0.0.1:{free_port()}/0")
-    monkeypatch.setattr(current_app.amqp, "_producer_pool", None)
+    publish_to(f"redis://127.0.0.1:{free_port()}/0", monkeypatch)
     make_due(entry)
     began = time.monotonic()
     with scheduler() as leader:

@@ -27,6 +27,7 @@ from delivery.models import Delivery, State
 from delivery.results import STORE_RESULT, DatabaseBackend, DeadDeliveryError
 from deploy.embedded.servers import free_port
 from tests.support import plain_tasks
+from tests.support.other_broker import publish_to
 from tests.support.roles import running_role, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -330,8 +331,7 @@ def test_without_a_broker_the_last_member_goes_back_and_sends_the_body_later(
 ) -> None:
     pair.succeed(0, 10)
     with monkeypatch.context() as patch:
-        patch.setattr(current_app.conf, "broker_write_url", f"redis://127.0.0.1:{free_port()}/0")
-        patch.setattr(current_app.amqp, "_producer_pool", None)
+        publish_to(f"redis://127.0.0.1:{free_port()}/0", patch)
         with pytest.raises(Reject) as rejected:
             pair.succeed(1, 11)
     assert vars(rejected.value)["requeue"] is True
