@@ -66,6 +66,7 @@ _ANSWERS: Final[Words] = {
     -1: ("unknown", colours.BAD),
     0: ("down", colours.BAD),
     1: ("up", colours.GOOD),
+    2: ("half seen", colours.WARNING),
 }
 _LEADERS: Final[Words] = {0: ("nobody leads", colours.BAD), 1: ("1 leads", colours.GOOD)}
 _DRAINING: Final[Words] = {-1: ("does not fall", colours.UNKNOWN), 0: ("empty", colours.GOOD)}
@@ -182,6 +183,12 @@ def _promise() -> Row:
     )
 
 
+def _answers(witnesses: str) -> str:
+    """Return 1 if all witnesses see a server, 0 if none does, 2 if they differ, -1 without any."""
+    seen = f'{{__name__=~"{witnesses}", {SELECTED}}}'
+    return f"(2 * max({seen}) - min({seen})) or vector(-1)"
+
+
 def _part(
     title: str,
     description: str,
@@ -289,11 +296,10 @@ def _parts() -> Row:
             ),
             _part(
                 "Redis",
-                "Whether the broker answers both exporters. While it is down submissions are kept"
+                "Whether the broker answers both exporters; half seen: one of them only"
+                " (ServerMetricsMissing, CeleryMetricsStale). While it is down submissions are kept"
                 " in the ledger, and nothing runs.",
-                Query(
-                    '(min({__name__=~"redis_up|celery_broker_up", ' + SELECTED + "})) or vector(-1)"
-                ),
+                Query(_answers("redis_up|celery_broker_up")),
                 unit=WORDS,
                 uid=Uid.BROKER,
                 words=_ANSWERS,
@@ -313,10 +319,9 @@ def _parts() -> Row:
             ),
             _part(
                 "PostgreSQL",
-                "Whether the database answers both exporters. Everything needs it.",
-                Query(
-                    '(min({__name__=~"pg_up|celery_database_up", ' + SELECTED + "})) or vector(-1)"
-                ),
+                "Whether the database answers both exporters; half seen: one of them only"
+                " (ServerMetricsMissing, CeleryMetricsStale). Everything needs it.",
+                Query(_answers("pg_up|celery_database_up")),
                 unit=WORDS,
                 uid=Uid.WEB_DATABASE,
                 words=_ANSWERS,
