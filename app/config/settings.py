@@ -217,24 +217,26 @@ if DATABASE_POOL_SIZE:
 # Reasons and measurements: docs/decisions/0008-worker-settings.md
 # ---------------------------------------------------------------------------------------------
 CELERY_BROKER_URL = env.redis_url("BROKER_URL")
+_broker_timeout = env.float(
+    "BROKER_SOCKET_TIMEOUT_SECONDS", 5.0, validate=environment.between(1, 60)
+)
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": topology.VISIBILITY_TIMEOUT_SECONDS,
     # The default sweep for messages of dead workers is every 100 s (kombu/transport/redis.py).
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
     # A publisher that meets a frozen Redis fails after seconds instead of hanging for ever.
-    "socket_timeout": env.float(
-        "BROKER_SOCKET_TIMEOUT_SECONDS", 5.0, validate=environment.between(1, 60)
-    ),
+    "socket_timeout": _broker_timeout,
+    # Nor does it try to connect for longer; kombu's own limit is 4 s, and begins a last try then.
+    "connect_retries_timeout": _broker_timeout,
     "socket_connect_timeout": 3,
     "socket_keepalive": True,
     "health_check_interval": 10,
 }
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
-# Celery's retry waits for three time-outs of a frozen broker before the caller may go on. It is not
-# needed for a connection that the broker has closed: redis-py opens another before it sends.
-CELERY_TASK_PUBLISH_RETRY = False
+# Of plain tasks. What a durable one could not publish is left to the relay (delivery/tasks.py).
+CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0.2}
 
 #: Keys of the signed messages, by id: the first signs, all verify (delivery/signing.py).
 TASK_SIGNING_KEYS: dict[str, str] = env.signing_keys("TASK_SIGNING_KEYS")

@@ -6,11 +6,16 @@ Each names its fault and when it can go. They are written for exact versions: wi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from celery import signals
+from celery.app.control import Control
 from django.db import close_old_connections
+from kombu.pidbox import Mailbox
 
 from delivery import transport
 
@@ -36,6 +41,7 @@ def install() -> None:
         )
     transport.install()
     _keep_database_connection_between_tasks()
+    Control.Mailbox = MailboxThatPublishesOnce
     _installed = True
 
 
@@ -53,3 +59,27 @@ def _keep_database_connection_between_tasks() -> None:
 
     signals.task_prerun.connect(check, weak=False, dispatch_uid="delivery-connection-prerun")
     signals.task_postrun.connect(check, weak=False, dispatch_uid="delivery-connection-postrun")
+
+
+@dataclass(frozen=True)
+class _Once:
+    """A producer that sends what it is told to, or fails."""
+
+    producer: Any
+
+    def publish(self, *arguments: Any, **options: Any) -> Any:
+        return self.producer.publish(*arguments, **{**options, "retry": False})
+
+
+class MailboxThatPublishesOnce(Mailbox):
+    """Does not repeat a control message, or an answer, that the broker did not confirm in time.
+
+    kombu repeats it for ever. Once a frozen broker thaws, it hands on all of them, and receivers
+    take the repetitions for replays by somebody who listens. Remove when kombu does not retry.
+    """
+
+    @contextmanager
+    def producer_or_acquire(self, producer: Any = None, channel: Any = None) -> Iterator[Any]:
+        """Return what the message is published with."""
+        with super().producer_or_acquire(producer, channel) as found:
+            yield _Once(found)

@@ -218,7 +218,11 @@ class BaseTask(Task):
         return str(self.app.amqp.router.route(options, self.name)["queue"].name)
 
     def publish(self, message: Message, producer: Any) -> None:
-        """Publish the message of a delivery (``delivery.publishing``)."""
+        """Publish the message of a delivery (``delivery.publishing``).
+
+        Once: Celery's retry waits for two more time-outs of a frozen broker. For a connection that
+        the broker has closed there is no need of it: redis-py opens another before it sends.
+        """
         kept = origin.without(message.options)
         headers = {
             **kept.pop("headers", {}),
@@ -227,7 +231,7 @@ class BaseTask(Task):
         }
         super().apply_async(
             tuple(message.args), dict(message.kwargs), task_id=str(message.id), producer=producer,
-            queue=message.queue, headers=headers, add_to_parent=False, **kept,
+            queue=message.queue, headers=headers, add_to_parent=False, retry=False, **kept,
         )  # fmt: skip
 
     def signature_from_request(self, *arguments: Any, **options: Any) -> Any:
