@@ -35,16 +35,13 @@ from deploy.grafana.dashboards.builder import (
     table,
     timeseries,
 )
-from deploy.grafana.dashboards.expressions import OF_QUEUES
+from deploy.grafana.dashboards.expressions import BROKER_MEMORY, OF_QUEUES
 
 _ANSWERS: Final[dict[int, tuple[str, str]]] = {
     0: ("down", colours.BAD),
     1: ("up", colours.GOOD),
 }
 _FINE: Final[dict[int, tuple[str, str]]] = {0: ("failed", colours.BAD), 1: ("fine", colours.GOOD)}
-_MEMORY: Final = (
-    f"max(redis_memory_used_bytes{{{SELECTED}}} / (redis_memory_max_bytes{{{SELECTED}}} > 0))"
-)
 _STAT_HEIGHT: Final = 3
 
 
@@ -81,12 +78,12 @@ def _now() -> tuple[Panel, ...]:
             "Memory of its limit",
             "Used memory, as a part of maxmemory. At 100 % Redis refuses new messages; the relay "
             "keeps them in the database until there is room.",
-            Query(or_absent(_MEMORY)),
+            Query(BROKER_MEMORY),
             unit=RATIO,
             decimals=0,
             thresholds=Thresholds("RedisMemoryHigh fires at 85 %", warning=0.7, bad=0.85),
             height=_STAT_HEIGHT,
-            words=absent("no limit set", colours.UNKNOWN),
+            words={-1: ("no limit set", colours.UNKNOWN), -2: ("unknown", colours.BAD)},
         ),
         stat(
             "When memory is full",

@@ -13,6 +13,11 @@ from deploy.grafana.dashboards.builder import SELECTED
 _CHOSEN: Final = ', queue_name=~"$queue_name"'
 OF_QUEUES: Final = SELECTED + _CHOSEN
 
+#: Memory of Redis, as a part of maxmemory; -1: it has no limit; -2: nobody could ask it.
+BROKER_MEMORY: Final = (
+    f"max(redis_memory_used_bytes{{{SELECTED}}} / (redis_memory_max_bytes{{{SELECTED}}} > 0))"
+    f" or max(redis_memory_max_bytes{{{SELECTED}}}) - 1 or on () vector(-2)"
+)
 #: Messages that wait, by queue.
 LENGTH: Final = f"max by (queue_name) (queue_name:celery_queue_length:max{{{OF_QUEUES}}})"
 #: Seconds that a message of the queue may wait.

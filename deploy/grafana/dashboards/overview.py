@@ -39,6 +39,7 @@ from deploy.grafana.dashboards.builder import (
 )
 from deploy.grafana.dashboards.expressions import (
     ARRIVING,
+    BROKER_MEMORY,
     COMPLETED,
     DRAIN,
     LENGTH,
@@ -308,14 +309,11 @@ def _parts() -> Row:
                 "Redis full",
                 "Used memory of the limit. A full broker refuses messages; they stay in the"
                 " ledger.",
-                Query(
-                    f"max(redis_memory_used_bytes{{{SELECTED}}}"
-                    f" / (redis_memory_max_bytes{{{SELECTED}}} > 0)) or vector(-1)"
-                ),
+                Query(BROKER_MEMORY),
                 unit=RATIO,
                 uid=Uid.BROKER,
                 thresholds=Thresholds("RedisMemoryHigh warns at 85 %", 0.7, 0.85),
-                words={-1: ("no limit", colours.UNKNOWN)},
+                words={-1: ("no limit", colours.UNKNOWN), -2: ("unknown", colours.BAD)},
             ),
             _part(
                 "PostgreSQL",
