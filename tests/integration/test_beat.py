@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,8 @@ def assert_one_per_slot() -> None:
     gaps = [later - earlier for earlier, later in pairwise(moments)]
     # Entered a little later than decided, sometimes more and sometimes less; doubled ones at once.
     assert min(gaps) > timedelta(seconds=EVERY_SECONDS / 4), gaps
+    # One that came later in its slot makes two gaps of one.
+    assert min(map(add, gaps, gaps[1:])) > timedelta(seconds=1.5 * EVERY_SECONDS), gaps
 
 
 def test_one_beat_sends_and_the_other_takes_over_when_it_is_killed(
