@@ -187,7 +187,7 @@ def _promise() -> Row:
 def _answers(witnesses: str) -> str:
     """Return 1 if all witnesses see a server, 0 if none does, 2 if they differ, -1 without any."""
     seen = f'{{__name__=~"{witnesses}", {SELECTED}}}'
-    return f"(2 * max({seen}) - min({seen})) or vector(-1)"
+    return or_absent(f"2 * max({seen}) - min({seen})")
 
 
 def _part(
