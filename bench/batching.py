@@ -328,8 +328,8 @@ def main() -> None:
             theirs = stack.enter_context(
                 celery_batches(servers.directory, arguments.concurrency, broker)
             )
-            wait_until(lambda: worker.probe("ready") == 0, timeout=60, what=worker.log)
-            wait_until(lambda: relay.probe("live") == 0, timeout=60, what=relay.log)
+            worker.wait_for_probe("ready")
+            relay.wait_for_probe("live")
             ways = our_ways(psutil.Process(worker.process.pid))
             if theirs is not None:
                 ways.append(theirs)

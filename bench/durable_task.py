@@ -221,7 +221,7 @@ def main() -> None:
             ) as role,
             stock(servers.directory, arguments.concurrency) as stock_case,
         ):  # fmt: skip
-            wait_until(lambda: role.probe("ready") == 0, timeout=60, what=role.log)
+            role.wait_for_probe("ready")
             ours = psutil.Process(role.process.pid)
             kinds = {
                 "plain: result": tasks.plain,

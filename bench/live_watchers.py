@@ -150,9 +150,9 @@ def main() -> None:
             ) as web,
             busy_processors(),
         ):  # fmt: skip
-            wait_until(lambda: worker.probe("ready") == 0, timeout=60, what=worker.log)
+            worker.wait_for_probe("ready")
             ready = f"http://127.0.0.1:{port}/readyz"
-            wait_until(lambda: web.probe("http", ready) == 0, timeout=60, what=web.log)
+            web.wait_for_probe("http", ready)
             web_process = psutil.Process(web.process.pid)
             duration_of(Job.objects.create(kind="bench"), 10)  # everything is connected afterwards
 

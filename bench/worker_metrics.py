@@ -71,7 +71,7 @@ def worker(servers: Servers, queue: str, port: int) -> Iterator[psutil.Process]:
         "--max-tasks-per-child", "1000000", name=f"worker-{queue}",
         METRICS_PORT=str(port), WORKER_CONCURRENCY="2", PYTHONPATH=str(ROOT),
     ) as role:  # fmt: skip
-        wait_until(lambda: role.probe("ready") == 0, timeout=60, what=role.log)
+        role.wait_for_probe("ready")
         yield psutil.Process(role.process.pid)
 
 

@@ -17,6 +17,8 @@ from tests.support.roles import Role, Web, running_web, running_worker, wait_unt
 
 #: The token of tests/test.env.
 TOKEN = "tests-only-token-tests-only-token-00"
+#: Seconds in which a commit is done that a process had sent before it was frozen.
+COMMIT_SECONDS = 0.5
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -40,7 +40,7 @@ from delivery.models import Delivery
 from delivery.models import State as DeliveryState
 from jobs.models import Job, State
 from jobs.services import job_cancel, job_fail, job_start
-from tests.integration.conftest import TOKEN, assert_error, wait_for_end
+from tests.integration.conftest import COMMIT_SECONDS, TOKEN, assert_error, wait_for_end
 from tests.support.roles import Role, running_worker, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -130,8 +130,7 @@ def frozen_in_mid_simulation(job: Job, worker: str = "", group: int | None = Non
             process = int(victim.worker.rpartition(":")[2])
             send = partial(os.kill, process) if group is None else partial(os.killpg, group)
             send(signal.SIGSTOP)
-            # What it had sent is still committed.
-            time.sleep(0.5)
+            time.sleep(COMMIT_SECONDS)
             victim.refresh_from_db()
             if victim.state == DeliveryState.RUNNING:
                 caught.append(victim)

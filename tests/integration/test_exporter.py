@@ -34,6 +34,7 @@ from telemetry.management.commands import doctor_facts
 from telemetry.models import Presence
 from tests.support import environment
 from tests.support.exporter_scrapes import Scrape, scrape
+from tests.support.frozen_redis import frozen
 from tests.support.roles import Role, running_role, running_worker, wait_until
 from tests.support.sleeping_task import sleep
 
@@ -542,20 +543,15 @@ def test_a_broker_that_goes_freezes_and_returns(tmp_path: Path) -> None:
                     and now.families["celery_broker_eta_backlog"].samples
                 )
             )
-            with Redis.from_url(server.url) as client:
-                pid = client.info("server")["process_id"]
-            os.kill(pid, signal.SIGSTOP)
-            try:
-                frozen = own.scrape()
-                assert frozen.ended - frozen.began < 8, "Prometheus would not wait for ever"
-                assert_only_the_broker_is_away(frozen)
+            with Redis.from_url(server.url) as client, frozen(client):
+                meanwhile = own.scrape()
+                assert meanwhile.ended - meanwhile.began < 8, "Prometheus would not wait for ever"
+                assert_only_the_broker_is_away(meanwhile)
                 last = "celery_exporter_last_success_timestamp_seconds"
-                assert frozen.value(last, source="broker") == back.value(last, source="broker")
-                database = frozen.value(last, source="database")
+                assert meanwhile.value(last, source="broker") == back.value(last, source="broker")
+                database = meanwhile.value(last, source="database")
                 assert database == pytest.approx(time.time(), abs=8)
                 assert own.role.probe("http", f"{own.url}/livez") == 0
-            finally:
-                os.kill(pid, signal.SIGCONT)
             own.settled(lambda now: now.value("celery_broker_up"))
         own.settled(lambda now: not now.value("celery_broker_up"))
         gone = own.settled(lambda now: not now.families["celery_broker_eta_backlog"].samples)
@@ -600,8 +596,11 @@ def test_a_database_that_goes_freezes_and_returns(
     [pid] = sessions()
     os.kill(pid, signal.SIGSTOP)
     try:
-        frozen = exporter.scrape()
-        assert (frozen.value("celery_broker_up"), frozen.value("celery_database_up")) == (1, 0)
+        meanwhile = exporter.scrape()
+        assert (meanwhile.value("celery_broker_up"), meanwhile.value("celery_database_up")) == (
+            1,
+            0,
+        )
         again = exporter.scrape()
         assert again.ended - again.began < 8
         assert sessions() == [pid], "nobody asks again while it is frozen"

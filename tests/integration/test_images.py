@@ -45,15 +45,13 @@ from images.services import (
 from jobs.models import Job, State
 from jobs.services import job_cancel, job_fail
 from tests.conftest import broker_is_idle
-from tests.integration.conftest import TOKEN, assert_error, wait_for_end
+from tests.integration.conftest import COMMIT_SECONDS, TOKEN, assert_error, wait_for_end
 from tests.support.pictures import encoded, photograph
 from tests.support.roles import Role, Web, running_worker, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 SMALL = photograph(700, 500)
-#: Seconds in which a commit is done that a process had sent before it was frozen.
-COMMIT_SECONDS = 0.5
 NAMES = {
     f"{width}w{suffix}" for width in (320, 640, 960, 1280, 1920) for suffix in (".webp", ".jpg")
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import time
 import uuid
@@ -34,6 +33,7 @@ from jobs.models import Job, State
 from jobs.services import job_cancel, job_finish, job_progress, job_submit
 from tests.integration.conftest import TOKEN
 from tests.support import environment
+from tests.support.frozen_redis import frozen
 from tests.support.roles import Web, running_web, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -443,13 +443,9 @@ def test_a_task_neither_waits_for_a_channel_layer_nor_fails_with_it(
         job_progress(job.id, done=1)
         with Redis.from_url(f"{layer.url}/0") as client:
             wait_until(lambda: publications(client), timeout=PATIENCE, what="it is announced")
-            process: int = client.info()["process_id"]
-        if state == "frozen":
-            os.kill(process, signal.SIGSTOP)
-            try:
-                seconds = time_of_many_announcements(job, said_so)
-            finally:
-                os.kill(process, signal.SIGCONT)
+            if state == "frozen":
+                with frozen(client):
+                    seconds = time_of_many_announcements(job, said_so)
     if state == "away":
         seconds = time_of_many_announcements(job, said_so)
     # One failed message would be a second; ten thousand of them hours.

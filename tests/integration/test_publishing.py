@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +15,7 @@ from delivery import ledger, publishing
 from deploy.embedded.servers import RedisServer, free_port, running
 from tests.support import environment
 from tests.support.durable_tasks import add
+from tests.support.frozen_redis import frozen
 from tests.support.other_broker import publish_to
 from tests.support.roles import wait_until
 
@@ -39,16 +36,6 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RedisServer:
     monkeypatch.setitem(options, "connect_retries_timeout", TIME_OUT)
     monkeypatch.setattr(publishing, "_quiet_until", 0.0)
     return server
-
-
-@contextmanager
-def frozen(client: Redis) -> Iterator[None]:
-    pid = client.info("server")["process_id"]
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def publish(number: int) -> float:
